@@ -1,0 +1,291 @@
+//! The checkpointer: one thread that brings the overlay into SQLite and then frees the journal. Also the only place
+//! that writes to SQLite: moves of extents and copies of the database are asked of it.
+
+use std::path::PathBuf;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::error::{MetaError, Result};
+use crate::ids::{ExtentId, Lsn};
+use crate::namespace::Namespace;
+use crate::sqlite::open::named;
+use crate::sqlite::{PackRow, write};
+
+/// Requests that may wait for the checkpointer.
+const QUEUE: usize = 64;
+/// How long a caller waits for its request: a checkpoint of the largest dirty set on a slow disk is far quicker.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Pause after a failed checkpoint before the next attempt.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A request and where its answer goes.
+enum Request {
+    Nudge,
+    Upto {
+        lsn: Lsn,
+        done: Sender<Result<()>>,
+    },
+    Move {
+        moved: Moved,
+        done: Sender<Result<()>>,
+    },
+    Copy {
+        to: PathBuf,
+        done: Sender<Result<Lsn>>,
+    },
+    Stop,
+}
+
+/// Extents that lie in a pack now, and extents nobody uses any more.
+#[derive(Debug)]
+struct Moved {
+    pack: Option<PackRow>,
+    extents: Vec<(ExtentId, u64)>,
+    dead: Vec<ExtentId>,
+}
+
+/// The handle to the thread.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    requests: Sender<Request>,
+    inbox: Mutex<Option<Receiver<Request>>>,
+    done: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(done: Lsn) -> Self {
+        let (requests, inbox) = bounded(QUEUE);
+        Self {
+            requests,
+            inbox: Mutex::new(Some(inbox)),
+            done: AtomicU64::new(done.0),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// Starts the thread. It ends when the namespace is dropped or closed.
+    pub(crate) fn start(
+        &self,
+        namespace: Weak<Namespace>,
+        connection: Connection,
+        interval: Duration,
+    ) -> Result<()> {
+        let inbox = self.inbox.lock().take().ok_or(MetaError::Closed)?;
+        let thread = std::thread::Builder::new()
+            .name("weldr-checkpoint".into())
+            .spawn(move || run(&namespace, connection, &inbox, interval))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Last LSN in SQLite.
+    pub(crate) fn done(&self) -> Lsn {
+        Lsn(self.done.load(Ordering::Acquire))
+    }
+
+    /// Asks for a checkpoint soon. Never waits: a full queue means one is coming anyway.
+    pub(crate) fn nudge(&self) {
+        let _ = self.requests.try_send(Request::Nudge);
+    }
+
+    fn ask<T>(&self, make: impl FnOnce(Sender<Result<T>>) -> Request) -> Result<T> {
+        let (done, answer) = bounded(1);
+        self.requests
+            .send_timeout(make(done), DEADLINE)
+            .map_err(|_| MetaError::Closed)?;
+        match answer.recv_timeout(DEADLINE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(MetaError::Overloaded(DEADLINE.as_secs())),
+            Err(RecvTimeoutError::Disconnected) => Err(MetaError::Closed),
+        }
+    }
+
+    fn stop(&self) {
+        let _ = self.requests.send_timeout(Request::Stop, DEADLINE);
+        if let Some(thread) = self.thread.lock().take() {
+            // The thread may be the one that drops the last handle; it cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("the checkpointer panicked");
+            }
+        }
+    }
+}
+
+impl Namespace {
+    /// Waits until everything acknowledged up to `lsn` is in SQLite.
+    ///
+    /// # Errors
+    /// Why the checkpoint failed.
+    pub fn checkpoint(&self, lsn: Lsn) -> Result<()> {
+        if self.checkpointed() >= lsn {
+            return Ok(());
+        }
+        self.checkpointer.ask(|done| Request::Upto { lsn, done })
+    }
+
+    /// Records that extents of a segment lie in a pack now (with their offset in its raw bytes), and that others are
+    /// dead. Not journaled: it changes no file.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has changed then.
+    pub fn move_extents(
+        &self,
+        pack: Option<PackRow>,
+        extents: Vec<(ExtentId, u64)>,
+        dead: Vec<ExtentId>,
+    ) -> Result<()> {
+        let ids: Vec<ExtentId> = extents
+            .iter()
+            .map(|(id, _)| *id)
+            .chain(dead.iter().copied())
+            .collect();
+        self.checkpointer.ask(|done| Request::Move {
+            moved: Moved {
+                pack,
+                extents,
+                dead,
+            },
+            done,
+        })?;
+        for id in ids {
+            self.cache.forget_location(id);
+        }
+        Ok(())
+    }
+
+    /// Copies the database, as of a checkpoint of everything acknowledged now, to a new file. Returns its LSN.
+    ///
+    /// # Errors
+    /// When SQLite fails or the file exists.
+    pub fn copy_database(&self, to: PathBuf) -> Result<Lsn> {
+        self.checkpoint(self.acknowledged())?;
+        self.checkpointer.ask(|done| Request::Copy { to, done })
+    }
+
+    /// Checkpoints everything and stops the checkpointer. The namespace takes no mutations afterwards.
+    ///
+    /// # Errors
+    /// When something acknowledged could not be brought into SQLite; the journal still has it.
+    pub fn close(&self) -> Result<()> {
+        let result = self.checkpoint(self.acknowledged());
+        self.set_read_only(Some("it is being unmounted".into()));
+        let late = self.checkpoint(self.acknowledged());
+        self.checkpointer.stop();
+        result.and(late)
+    }
+
+    /// Stops without a checkpoint, as a crash would: for tests of recovery.
+    pub fn abandon(&self) {
+        self.set_read_only(Some("it was abandoned".into()));
+        self.checkpointer.stop();
+    }
+}
+
+fn run(
+    namespace: &Weak<Namespace>,
+    mut connection: Connection,
+    inbox: &Receiver<Request>,
+    interval: Duration,
+) {
+    loop {
+        let request = inbox.recv_timeout(interval);
+        let Some(ns) = namespace.upgrade() else {
+            return;
+        };
+        match request {
+            Err(RecvTimeoutError::Timeout) | Ok(Request::Nudge) => {
+                if let Err(error) = checkpoint(&ns, &mut connection) {
+                    tracing::error!(%error, "checkpoint failed; the journal keeps what is missing");
+                    drop(ns);
+                    std::thread::sleep(AFTER_FAILURE);
+                }
+            }
+            Ok(Request::Upto { lsn, done }) => {
+                let _ = done.send(checkpoint_upto(&ns, &mut connection, lsn));
+            }
+            Ok(Request::Move { moved, done }) => {
+                let result = write::move_extents(
+                    &mut connection,
+                    moved.pack.as_ref(),
+                    &moved.extents,
+                    &moved.dead,
+                );
+                let _ = done.send(named(result));
+            }
+            Ok(Request::Copy { to, done }) => {
+                let _ = done.send(copy(&ns, &connection, &to));
+            }
+            Err(RecvTimeoutError::Disconnected) | Ok(Request::Stop) => return,
+        }
+    }
+}
+
+fn checkpoint_upto(ns: &Namespace, connection: &mut Connection, lsn: Lsn) -> Result<()> {
+    while ns.checkpointed() < lsn {
+        if !checkpoint(ns, connection)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Brings one generation into SQLite. Returns whether there was one.
+fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
+    let Some((generation, counters)) = ns.begin_generation() else {
+        return Ok(false);
+    };
+    // SQLite must never be ahead of the journal, nor name data that is not on the disk.
+    ns.flush(generation.last)?;
+    named(write::generation(connection, &generation, counters))?;
+    ns.overlay.end_checkpoint();
+    ns.checkpointer
+        .done
+        .store(generation.last.0, Ordering::Release);
+    ns.journal.free(generation.last);
+    ns.room.1.notify_all();
+    Ok(true)
+}
+
+fn copy(ns: &Namespace, connection: &Connection, to: &std::path::Path) -> Result<Lsn> {
+    let path = to
+        .to_str()
+        .ok_or(MetaError::Invalid("the copy's path is not UTF-8"))?;
+    named(connection.execute("VACUUM INTO ?1", [path]))?;
+    Ok(ns.checkpointed())
+}
+
+impl Namespace {
+    /// The next generation to write, with the counters at or after its end.
+    fn begin_generation(
+        &self,
+    ) -> Option<(std::sync::Arc<crate::overlay::Generation>, write::Counters)> {
+        let state = self.commit.lock();
+        let generation = self.overlay.begin_checkpoint()?;
+        Some((
+            generation,
+            write::Counters {
+                next_ino: state.next_ino,
+                next_extent: state.next_extent,
+            },
+        ))
+    }
+
+    /// Writes what replay put into the overlay, before anything else runs.
+    pub(crate) fn checkpoint_inherited(&self, connection: &mut Connection) -> Result<()> {
+        while let Some((generation, counters)) = self.begin_generation() {
+            named(write::generation(connection, &generation, counters))?;
+            self.overlay.end_checkpoint();
+            self.checkpointer
+                .done
+                .store(generation.last.0, Ordering::Release);
+        }
+        Ok(())
+    }
+}

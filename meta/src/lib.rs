@@ -1,0 +1,35 @@
+//! The namespace of a WeldrFS volume: inodes, directory entries, extents and where their bytes lie.
+//!
+//! Owns the order of operations (the journal), the rows' durable base (SQLite) and what has not reached it yet (the
+//! overlay). It must not know how bytes are stored (segments and packs are plain numbers here), nor anything of FUSE.
+
+mod cache;
+mod changes;
+mod check;
+mod checkpoint;
+mod codec;
+mod error;
+mod filemap;
+mod ids;
+mod journal;
+mod namespace;
+mod overlay;
+mod rows;
+mod settings;
+mod sqlite;
+mod startup;
+
+pub use changes::Change;
+pub use check::{CheckReport, Finding};
+pub use codec::{CodecError, decode_changes, encode_changes};
+pub use error::{Advice, MetaError, Result};
+pub use filemap::Piece;
+pub use ids::{Cookie, ExtentId, Ino, Lsn, ROOT_INO};
+pub use journal::{JournalHeader, RecordHeader, parse_record};
+pub use namespace::{
+    AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, RenameFlags, SeekTo, TimeSet,
+    Usage, WriteAt, XattrMode,
+};
+pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
+pub use settings::{DataBarrier, MetaSettings};
+pub use sqlite::{PackRow, SCHEMA_VERSION, database_names_segments};

@@ -1,0 +1,194 @@
+//! The namespace: one method per operation, POSIX rules included, on top of cache, overlay, journal and SQLite.
+//!
+//! A mutation holds the commit lock from its first look to its last change, so the journal's order is memory's order.
+//! Readers take one node's lock at a time and never the commit lock. Nothing here touches file contents or a network.
+
+mod attr;
+mod create;
+mod load;
+mod orphan;
+mod readdir;
+mod remove;
+mod rename;
+mod runs;
+mod tx;
+mod xattr;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashSet;
+
+use crate::cache::Cache;
+use crate::checkpoint::Checkpointer;
+use crate::error::{MetaError, Result};
+use crate::ids::{Ino, Lsn};
+use crate::journal::Journal;
+use crate::overlay::Overlay;
+use crate::rows::InodeRow;
+use crate::settings::{DataBarrier, MetaSettings};
+use crate::sqlite::open::Readers;
+
+pub use attr::{AttrChange, TimeSet};
+pub use create::NewNode;
+pub use readdir::DirEntry;
+pub use rename::RenameFlags;
+pub use runs::{ExtendSums, FallocMode, SeekTo, WriteAt};
+pub use xattr::XattrMode;
+
+/// Counters that only a mutation moves.
+#[derive(Debug)]
+pub(crate) struct CommitState {
+    pub(crate) next_ino: u64,
+    pub(crate) next_extent: u64,
+    /// Files with so many runs that rewriting them would pay.
+    pub(crate) fragmented: FxHashSet<Ino>,
+}
+
+/// A volume's namespace. Made with [`Namespace::open`].
+pub struct Namespace {
+    pub(crate) settings: MetaSettings,
+    pub(crate) journal: Journal,
+    pub(crate) overlay: Overlay,
+    pub(crate) readers: Readers,
+    pub(crate) cache: Cache,
+    pub(crate) barrier: Arc<dyn DataBarrier>,
+    pub(crate) commit: Mutex<CommitState>,
+    pub(crate) checkpointer: Checkpointer,
+    /// Held by the one thread that flushes for all who wait.
+    pub(crate) group: Mutex<()>,
+    /// Writers that wait at a cap, woken by every checkpoint.
+    pub(crate) room: (Mutex<()>, Condvar),
+    pub(crate) inodes: AtomicI64,
+    pub(crate) bytes: AtomicI64,
+    pub(crate) read_only: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Namespace")
+            .field("dir", &self.settings.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much there is, and how far behind the disk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Inodes, orphans included.
+    pub inodes: u64,
+    /// Bytes mapped by files.
+    pub bytes: u64,
+    /// Last operation acknowledged.
+    pub acknowledged: Lsn,
+    /// Last operation known to be on the local disk.
+    pub durable: Lsn,
+    /// Last operation in SQLite.
+    pub checkpointed: Lsn,
+    /// Records that wait for a checkpoint.
+    pub waiting_records: usize,
+    /// Bytes of memory of what waits for a checkpoint.
+    pub waiting_bytes: usize,
+    /// Bytes of the journal files.
+    pub journal_bytes: u64,
+    /// Bytes of the inode and directory cache.
+    pub cache_bytes: usize,
+}
+
+impl Namespace {
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such inode.
+    pub fn getattr(&self, ino: Ino) -> Result<InodeRow> {
+        self.read(ino, |state| state.row)
+    }
+
+    /// The entry `name` of a directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDir`, `NameTooLong`.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<InodeRow> {
+        let dirent = self.find(parent, name)?.ok_or(MetaError::NotFound)?;
+        self.getattr(dirent.ino)
+    }
+
+    /// The last operation that was acknowledged.
+    pub fn acknowledged(&self) -> Lsn {
+        self.journal.last()
+    }
+
+    /// Makes everything up to `upto` durable: data first, then the journal. Many callers share one flush.
+    ///
+    /// # Errors
+    /// `ReadOnly` once a flush has failed: it is never retried into success.
+    pub fn flush(&self, upto: Lsn) -> Result<()> {
+        if self.journal.durable() >= upto {
+            return self.check_writable();
+        }
+        let _leader = self.group.lock();
+        if self.journal.durable() >= upto {
+            return self.check_writable();
+        }
+        // Whatever was acknowledged by now comes along: those who wait behind this flush need none of their own.
+        let upto = self.journal.last();
+        if let Err(error) = self.barrier.flush() {
+            return Err(self.journal.fail(format!("flushing data failed: {error}")));
+        }
+        self.journal.flush(upto)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self
+            .journal
+            .failure()
+            .or_else(|| self.read_only.lock().clone())
+        {
+            Some(why) => Err(MetaError::ReadOnly(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses mutations from now on.
+    pub fn set_read_only(&self, why: Option<String>) {
+        *self.read_only.lock() = why;
+    }
+
+    /// Why mutations are refused, if they are.
+    pub fn read_only(&self) -> Option<String> {
+        self.check_writable().err().map(|e| match e {
+            MetaError::ReadOnly(why) => why,
+            other => other.to_string(),
+        })
+    }
+
+    /// How much there is.
+    pub fn usage(&self) -> Usage {
+        let (waiting_records, waiting_bytes) = self.overlay.waiting();
+        Usage {
+            inodes: self.inodes.load(Ordering::Relaxed).max(0) as u64,
+            bytes: self.bytes.load(Ordering::Relaxed).max(0) as u64,
+            acknowledged: self.journal.last(),
+            durable: self.journal.durable(),
+            checkpointed: self.checkpointer.done(),
+            waiting_records,
+            waiting_bytes,
+            journal_bytes: self.journal.bytes(),
+            cache_bytes: self.cache.bytes(),
+        }
+    }
+
+    /// Drops every clean row from memory.
+    pub fn drop_caches(&self) {
+        self.cache.clear();
+    }
+
+    /// Files that have more runs than is good for them, once.
+    pub fn take_fragmented(&self) -> Vec<Ino> {
+        self.commit.lock().fragmented.drain().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! One mutation in the making: it collects changes under the commit lock and makes them real all at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use parking_lot::MutexGuard;
+
+use crate::cache::Node;
+use crate::changes::Change;
+use crate::codec::encode_changes;
+use crate::error::{MetaError, Result};
+use crate::ids::{Cookie, ExtentId, Ino, Lsn};
+use crate::rows::{Dirent, InodeRow, Location, MAX_NAME_BYTES, Name};
+use crate::settings::CAP_WAIT;
+
+use super::{CommitState, Namespace};
+
+/// An inode in the working set of a mutation.
+struct Working {
+    node: Arc<Node>,
+    before: InodeRow,
+    row: InodeRow,
+    dropped: bool,
+}
+
+/// A place in the working set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct At(usize);
+
+pub(super) struct Tx<'a> {
+    ns: &'a Namespace,
+    pub(super) state: MutexGuard<'a, CommitState>,
+    pub(super) now_ns: i64,
+    pub(super) changes: Vec<Change>,
+    working: Vec<Working>,
+    newborn: Option<Ino>,
+    /// The location a `GrowLocation` starts from.
+    growing: Option<Arc<Location>>,
+}
+
+impl Namespace {
+    /// Starts a mutation: waits for room, then for the commit lock.
+    pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
+        self.check_writable()?;
+        self.wait_for_room()?;
+        let state = self.commit.lock();
+        Ok(Tx {
+            ns: self,
+            state,
+            now_ns,
+            changes: Vec::with_capacity(6),
+            working: Vec::new(),
+            newborn: None,
+            growing: None,
+        })
+    }
+
+    fn wait_for_room(&self) -> Result<()> {
+        if self.has_room() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + CAP_WAIT;
+        let (lock, bell) = &self.room;
+        let mut guard = lock.lock();
+        while !self.has_room() {
+            self.checkpointer.nudge();
+            self.check_writable()?;
+            if bell.wait_until(&mut guard, deadline).timed_out() {
+                return Err(MetaError::Overloaded(CAP_WAIT.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let (records, bytes) = self.overlay.waiting();
+        if records >= self.settings.checkpoint_records || bytes >= self.settings.dirty_cap_bytes / 2
+        {
+            self.checkpointer.nudge();
+        }
+        bytes < self.settings.dirty_cap_bytes
+            && self.journal.bytes() <= self.settings.journal_cap_bytes
+    }
+}
+
+impl Tx<'_> {
+    /// Brings an inode that is alive into the working set.
+    pub(super) fn get(&mut self, ino: Ino) -> Result<At> {
+        if let Some(at) = self.working.iter().position(|w| w.node.ino == ino) {
+            return Ok(At(at));
+        }
+        let node = self.ns.node(ino)?;
+        let row = {
+            let state = node.state.read();
+            if state.dead {
+                return Err(MetaError::NotFound);
+            }
+            state.row
+        };
+        self.working.push(Working {
+            node,
+            before: row,
+            row,
+            dropped: false,
+        });
+        Ok(At(self.working.len() - 1))
+    }
+
+    /// The same for a directory that can take or lose entries.
+    pub(super) fn dir(&mut self, ino: Ino) -> Result<At> {
+        let at = self.get(ino)?;
+        match self.row(at) {
+            row if !row.is_dir() => Err(MetaError::NotDir),
+            row if row.nlink == 0 => Err(MetaError::NotFound),
+            _ => Ok(at),
+        }
+    }
+
+    /// The same for a regular file.
+    pub(super) fn file(&mut self, ino: Ino) -> Result<At> {
+        let at = self.get(ino)?;
+        match self.row(at) {
+            row if row.is_dir() => Err(MetaError::IsDir),
+            row if !row.is_file() => Err(MetaError::Invalid("not a regular file")),
+            _ => Ok(at),
+        }
+    }
+
+    pub(super) fn row(&self, at: At) -> &InodeRow {
+        &self.working[at.0].row
+    }
+
+    pub(super) fn row_mut(&mut self, at: At) -> &mut InodeRow {
+        &mut self.working[at.0].row
+    }
+
+    pub(super) fn node(&self, at: At) -> Arc<Node> {
+        Arc::clone(&self.working[at.0].node)
+    }
+
+    pub(super) fn find(&self, dir: At, name: &[u8]) -> Result<Option<Dirent>> {
+        self.ns.find_in(&self.working[dir.0].node, name)
+    }
+
+    /// Makes an inode. The caller gives it a name.
+    pub(super) fn make(&mut self, row: InodeRow) -> InodeRow {
+        let ino = Ino(self.state.next_ino);
+        self.state.next_ino += 1;
+        let row = InodeRow { ino, ..row };
+        self.newborn = Some(ino);
+        self.working.push(Working {
+            node: Arc::new(Node::newborn(row)),
+            before: row,
+            row,
+            dropped: false,
+        });
+        row
+    }
+
+    pub(super) fn next_extent(&mut self) -> ExtentId {
+        let id = self.state.next_extent;
+        self.state.next_extent += 1;
+        ExtentId(id)
+    }
+
+    pub(super) fn growing(&mut self, location: Arc<Location>) {
+        self.growing = Some(location);
+    }
+
+    /// Adds an entry; the name must be free.
+    pub(super) fn add_entry(&mut self, dir: At, name: &[u8], ino: Ino, kind: u8) {
+        let now = self.now_ns;
+        let row = self.row_mut(dir);
+        let dirent = Dirent {
+            ino,
+            kind,
+            cookie: Cookie(row.next_cookie),
+        };
+        row.next_cookie += 1;
+        row.size += 1;
+        row.entries_hash = row.entries_hash.wrapping_add(dirent.hash(name));
+        row.mtime_ns = now;
+        row.ctime_ns = now;
+        let parent = row.ino;
+        self.changes.push(Change::PutDirent {
+            parent,
+            name: Name::from(name),
+            dirent,
+        });
+    }
+
+    /// Removes an entry that was found.
+    pub(super) fn remove_entry(&mut self, dir: At, name: &[u8], dirent: Dirent) {
+        let now = self.now_ns;
+        let row = self.row_mut(dir);
+        row.size = row.size.saturating_sub(1);
+        row.entries_hash = row.entries_hash.wrapping_sub(dirent.hash(name));
+        row.mtime_ns = now;
+        row.ctime_ns = now;
+        let parent = row.ino;
+        self.changes.push(Change::DelDirent {
+            parent,
+            name: Name::from(name),
+        });
+    }
+
+    /// Makes an entry name another inode, in its place.
+    pub(super) fn replace_entry(&mut self, dir: At, name: &[u8], old: Dirent, ino: Ino, kind: u8) {
+        let now = self.now_ns;
+        let row = self.row_mut(dir);
+        let dirent = Dirent {
+            ino,
+            kind,
+            cookie: old.cookie,
+        };
+        row.entries_hash = row
+            .entries_hash
+            .wrapping_sub(old.hash(name))
+            .wrapping_add(dirent.hash(name));
+        row.mtime_ns = now;
+        row.ctime_ns = now;
+        let parent = row.ino;
+        self.changes.push(Change::PutDirent {
+            parent,
+            name: Name::from(name),
+            dirent,
+        });
+    }
+
+    /// Takes one link from an inode; the last one makes it an orphan, which lives until it is reclaimed.
+    pub(super) fn unlink_inode(&mut self, at: At) {
+        let now = self.now_ns;
+        let row = self.row_mut(at);
+        row.nlink = if row.is_dir() {
+            0
+        } else {
+            row.nlink.saturating_sub(1)
+        };
+        row.ctime_ns = now;
+        if row.nlink == 0 {
+            let ino = row.ino;
+            self.changes.push(Change::PutOrphan(ino));
+        }
+    }
+
+    /// Removes an inode for good.
+    pub(super) fn drop_inode(&mut self, at: At) {
+        let working = &mut self.working[at.0];
+        working.dropped = true;
+        self.changes.push(Change::DropInode(working.node.ino));
+    }
+
+    /// Journal, then memory, then the answer. On an error nothing has happened.
+    pub(super) fn commit(mut self) -> Result<Lsn> {
+        for w in &self.working {
+            if !w.dropped && (w.row != w.before || Some(w.node.ino) == self.newborn) {
+                self.changes.push(Change::PutInode(w.row));
+            }
+        }
+        if self.changes.is_empty() {
+            return Ok(self.ns.journal.last());
+        }
+        let nodes: Vec<Arc<Node>> = self.working.iter().map(|w| Arc::clone(&w.node)).collect();
+        let mut locked: Vec<_> = nodes.iter().map(|n| (n.ino, n.state.write())).collect();
+        let lsn = self.append()?;
+        for change in &self.changes {
+            let ino = ino_of(change);
+            if let Some((_, state)) = locked.iter_mut().find(|(i, _)| Some(*i) == ino) {
+                state.apply(change);
+            }
+        }
+        self.count();
+        if let Some(ino) = self.newborn
+            && let Some(w) = self.working.iter().find(|w| w.node.ino == ino)
+        {
+            self.ns.cache.insert(Arc::clone(&w.node));
+        }
+        for w in self.working.iter().filter(|w| w.dropped) {
+            self.ns.cache.remove(w.node.ino);
+        }
+        drop(locked);
+        Ok(lsn)
+    }
+
+    /// Appends to the journal and to the overlay.
+    fn append(&self) -> Result<Lsn> {
+        let now_ms = u64::try_from(self.now_ns / 1_000_000).unwrap_or(0);
+        let lsn = self
+            .ns
+            .journal
+            .append(now_ms, |out| encode_changes(&self.changes, out))?;
+        let growing = || self.growing.clone();
+        // The base of a growing extent was read before anything was written: this cannot fail half way.
+        self.ns
+            .overlay
+            .apply(lsn, &self.changes, self.newborn, |_| Ok(growing()))?;
+        for change in &self.changes {
+            if let Change::PutLocation { extent, .. } | Change::GrowLocation { extent, .. } = change
+                && let Some(location) = self.ns.overlay.location(*extent)
+            {
+                self.ns.cache.put_location(*extent, location);
+            }
+        }
+        Ok(lsn)
+    }
+
+    fn count(&self) {
+        for w in &self.working {
+            let (born, before) = match Some(w.node.ino) == self.newborn {
+                true => (1, 0),
+                false => (0, w.before.allocated as i64),
+            };
+            let (died, after) = if w.dropped {
+                (1, 0)
+            } else {
+                (0, w.row.allocated as i64)
+            };
+            if born != died {
+                self.ns.inodes.fetch_add(born - died, Ordering::Relaxed);
+            }
+            if before != after {
+                self.ns.bytes.fetch_add(after - before, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The inode whose cached content a change touches.
+fn ino_of(change: &Change) -> Option<Ino> {
+    match change {
+        Change::PutInode(row) => Some(row.ino),
+        Change::DropInode(ino)
+        | Change::DelExtent { ino, .. }
+        | Change::CutExtents { ino, .. }
+        | Change::PutXattr { ino, .. }
+        | Change::DelXattr { ino, .. }
+        | Change::PutSymlink { ino, .. } => Some(*ino),
+        Change::PutDirent { parent, .. } | Change::DelDirent { parent, .. } => Some(*parent),
+        Change::PutExtent(row) => Some(row.ino),
+        Change::PutLocation { .. }
+        | Change::GrowLocation { .. }
+        | Change::PutOrphan(_)
+        | Change::DelOrphan(_) => None,
+    }
+}
+
+/// Refuses what cannot be a name.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(MetaError::NameTooLong);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0)
+    {
+        return Err(MetaError::Invalid("not a name"));
+    }
+    Ok(())
+}

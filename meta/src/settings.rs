@@ -1,0 +1,68 @@
+//! The namespace's settings and the one thing it needs from the byte store: a barrier.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::rows::Location;
+
+/// Size of one journal file, bytes.
+pub(crate) const JOURNAL_FILE_BYTES: u64 = 8 << 20;
+/// Directories up to this many entries are held whole in memory.
+pub(crate) const WHOLE_DIR_ENTRIES: u64 = 8192;
+/// Largest extent that grows by merging adjacent writes, bytes.
+pub(crate) const MAX_GROWN_EXTENT_BYTES: u64 = 1 << 20;
+/// How long a writer waits at a cap before it gives up.
+pub(crate) const CAP_WAIT: Duration = Duration::from_secs(60);
+/// Most extended-attribute bytes (names and values) of one inode, as ext4 with large inodes.
+pub(crate) const MAX_XATTR_BYTES: usize = 64 << 10;
+/// Most read connections to SQLite that are kept open.
+pub(crate) const READ_CONNECTIONS: usize = 3;
+
+/// Settings of a namespace. `Default` gives the documented defaults.
+#[derive(Clone, Debug)]
+pub struct MetaSettings {
+    /// Folder of the journal and the database.
+    pub dir: PathBuf,
+    /// Longest time between checkpoints while there are changes.
+    pub checkpoint_interval: Duration,
+    /// A checkpoint starts once this many records wait.
+    pub checkpoint_records: usize,
+    /// Writers wait while the journal holds more bytes than this.
+    pub journal_cap_bytes: u64,
+    /// Writers wait while changes that are not checkpointed take more memory than this.
+    pub dirty_cap_bytes: usize,
+    /// Budget of the inode and directory cache, bytes.
+    pub cache_bytes: usize,
+    /// Seed of the salts, so that a run can be repeated.
+    pub seed: u64,
+    /// Boot id of this machine: tells power loss from process death.
+    pub boot_id: [u8; 16],
+}
+
+impl Default for MetaSettings {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_records: 10_000,
+            journal_cap_bytes: 256 << 20,
+            dirty_cap_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
+            seed: 0,
+            boot_id: [0; 16],
+        }
+    }
+}
+
+/// What the namespace asks of the byte store, which it does not know.
+pub trait DataBarrier: Send + Sync + 'static {
+    /// Makes every byte that was appended before the call durable.
+    ///
+    /// # Errors
+    /// A failure is final: the volume turns read-only.
+    fn flush(&self) -> std::io::Result<()>;
+
+    /// Whether the bytes of a location, from the given block on, are there and have the checksums it names. Asked at
+    /// recovery after a power loss, for records that were not known durable.
+    fn verify(&self, location: &Location, from_block: u64) -> bool;
+}

@@ -1,0 +1,10 @@
+//! The durable base: one SQLite database in WAL mode. Owns every SQL statement; knows nothing of caches or policy.
+
+pub(crate) mod open;
+pub(crate) mod read;
+pub(crate) mod schema;
+pub(crate) mod write;
+
+pub use open::database_names_segments;
+pub use read::PackRow;
+pub use schema::SCHEMA_VERSION;

@@ -1,0 +1,124 @@
+//! The one place that opens the metadata database, with every pragma and why.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::error::{MetaError, Result};
+use crate::settings::READ_CONNECTIONS;
+
+use super::schema;
+
+/// How long a connection waits for another one of this process.
+const BUSY: Duration = Duration::from_secs(10);
+/// Prepared statements kept per connection; more than there are kinds of statement.
+const STATEMENTS: usize = 64;
+/// Page cache of the writer, KiB.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
+/// Page cache of each reader, KiB.
+const READER_CACHE_KIB: i64 = 8 << 10;
+
+/// Path of the database in a folder.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join("meta.db")
+}
+
+/// Opens the database for the checkpointer, making it when it is missing, and brings its schema up to date.
+pub(crate) fn writer(dir: &Path) -> Result<Connection> {
+    let mut connection = named(Connection::open(path(dir)))?;
+    named(prepare(&connection, WRITER_CACHE_KIB))?;
+    // The journal is freed on the word of a commit, so a commit must be on the disk: FULL.
+    named(connection.pragma_update(None, "synchronous", "FULL"))?;
+    // Large enough that a checkpoint of ours rarely folds the log, small enough to be folded in a fraction of a second.
+    named(connection.pragma_update(None, "wal_autocheckpoint", 4000))?;
+    schema::migrate(&mut connection)?;
+    let check: String = named(connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
+    if check != "ok" {
+        return Err(MetaError::damaged("metadata database", check));
+    }
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(crate) fn reader(dir: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = named(Connection::open_with_flags(path(dir), flags))?;
+    named(prepare(&connection, READER_CACHE_KIB))?;
+    named(connection.pragma_update(None, "query_only", true))?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    // Readers go on while the checkpointer writes.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A sort or a temporary index must never meet a full disk.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    // Damage inside a page is a named error instead of an odd answer.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+/// Tells a damaged database from any other failure.
+pub(crate) fn named<T>(result: rusqlite::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            MetaError::damaged("metadata database", error.to_string())
+        }
+        Some(ErrorCode::DiskFull) => MetaError::NoSpace,
+        _ => MetaError::Sqlite(error),
+    })
+}
+
+/// A bounded set of read connections.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    dir: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Runs `read` on a connection nobody else is using.
+    pub(crate) fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let idle = self.idle.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => reader(&self.dir)?,
+        };
+        let result = named(read(&connection));
+        let mut idle = self.idle.lock();
+        if idle.len() < READ_CONNECTIONS {
+            idle.push(connection);
+        }
+        result
+    }
+}
+
+/// Whether a copy of a database says that bytes of files lie in local segments: then it is of no use without them.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn database_names_segments(copy: &Path) -> Result<bool> {
+    let connection = named(Connection::open_with_flags(
+        copy,
+        OpenFlags::SQLITE_OPEN_READ_ONLY,
+    ))?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM location l WHERE l.segment IS NOT NULL \
+               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent))";
+    named(connection.query_row(sql, [], |r| r.get(0)))
+}

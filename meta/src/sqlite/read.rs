@@ -1,0 +1,273 @@
+//! Reading rows from SQLite. Every function is one statement, so that it sees one state of the database.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::filemap::Piece;
+use crate::ids::{Cookie, ExtentId, Ino, Lsn};
+use crate::rows::{Dirent, InodeRow, Location, Name, Place};
+
+type Sql<T> = rusqlite::Result<T>;
+
+const INODE_COLUMNS: &str = "ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, ctime_ns, \
+                             btime_ns, parent, entries_hash, next_cookie";
+
+/// SQLite's integers are signed; ours keep their bits.
+pub(crate) fn signed(v: u64) -> i64 {
+    v as i64
+}
+
+fn unsigned(row: &Row<'_>, at: usize) -> Sql<u64> {
+    Ok(row.get::<_, i64>(at)? as u64)
+}
+
+fn inode_row(row: &Row<'_>) -> Sql<InodeRow> {
+    Ok(InodeRow {
+        ino: Ino(unsigned(row, 0)?),
+        mode: row.get(1)?,
+        uid: row.get(2)?,
+        gid: row.get(3)?,
+        nlink: row.get(4)?,
+        rdev: row.get(5)?,
+        size: unsigned(row, 6)?,
+        allocated: unsigned(row, 7)?,
+        atime_ns: row.get(8)?,
+        mtime_ns: row.get(9)?,
+        ctime_ns: row.get(10)?,
+        btime_ns: row.get(11)?,
+        parent: Ino(unsigned(row, 12)?),
+        entries_hash: unsigned(row, 13)?,
+        next_cookie: unsigned(row, 14)?,
+    })
+}
+
+pub(crate) fn inode(c: &Connection, ino: Ino) -> Sql<Option<InodeRow>> {
+    let sql = format!("SELECT {INODE_COLUMNS} FROM inode WHERE ino = ?1");
+    c.prepare_cached(&sql)?
+        .query_row(params![signed(ino.0)], inode_row)
+        .optional()
+}
+
+/// Visits every inode in number order.
+pub(crate) fn each_inode(c: &Connection, mut visit: impl FnMut(InodeRow)) -> Sql<()> {
+    let mut statement = c.prepare(&format!("SELECT {INODE_COLUMNS} FROM inode ORDER BY ino"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(inode_row(row)?);
+    }
+    Ok(())
+}
+
+fn dirent_at(row: &Row<'_>, at: usize) -> Sql<Dirent> {
+    Ok(Dirent {
+        ino: Ino(unsigned(row, at)?),
+        kind: row.get(at + 1)?,
+        cookie: Cookie(unsigned(row, at + 2)?),
+    })
+}
+
+pub(crate) fn dirent(c: &Connection, parent: Ino, name: &[u8]) -> Sql<Option<Dirent>> {
+    c.prepare_cached("SELECT ino, kind, cookie FROM dirent WHERE parent = ?1 AND name = ?2")?
+        .query_row(params![signed(parent.0), name], |r| dirent_at(r, 0))
+        .optional()
+}
+
+/// The entries of a directory behind a cookie, in cookie order, at most `limit`.
+pub(crate) fn dirents(
+    c: &Connection,
+    parent: Ino,
+    after: Cookie,
+    limit: usize,
+) -> Sql<Vec<(Name, Dirent)>> {
+    let sql = "SELECT name, ino, kind, cookie FROM dirent WHERE parent = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    c.prepare_cached(sql)?
+        .query_map(params![signed(parent.0), signed(after.0), limit], |r| {
+            Ok((Arc::from(r.get_ref(0)?.as_blob()?), dirent_at(r, 1)?))
+        })?
+        .collect()
+}
+
+/// Visits every directory entry by directory.
+pub(crate) fn each_dirent(c: &Connection, mut visit: impl FnMut(Ino, &[u8], Dirent)) -> Sql<()> {
+    let mut statement =
+        c.prepare("SELECT parent, name, ino, kind, cookie FROM dirent ORDER BY parent")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(
+            Ino(unsigned(row, 0)?),
+            row.get_ref(1)?.as_blob()?,
+            dirent_at(row, 2)?,
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn extents(c: &Connection, ino: Ino) -> Sql<Vec<Piece>> {
+    c.prepare_cached(
+        "SELECT offset, len, extent, extent_offset FROM extent WHERE ino = ?1 ORDER BY offset",
+    )?
+    .query_map(params![signed(ino.0)], |r| piece_at(r, 0))?
+    .collect()
+}
+
+fn piece_at(row: &Row<'_>, at: usize) -> Sql<Piece> {
+    Ok(Piece {
+        offset: unsigned(row, at)?,
+        len: unsigned(row, at + 1)?,
+        extent: ExtentId(unsigned(row, at + 2)?),
+        extent_offset: unsigned(row, at + 3)?,
+    })
+}
+
+/// Visits every run of every file, in file and offset order, with the length of its extent's location (none: missing).
+pub(crate) fn each_extent(
+    c: &Connection,
+    mut visit: impl FnMut(Ino, Piece, Option<u64>),
+) -> Sql<()> {
+    let sql = "SELECT e.ino, e.offset, e.len, e.extent, e.extent_offset, l.len FROM extent e \
+               LEFT JOIN location l ON l.extent = e.extent ORDER BY e.ino, e.offset";
+    let mut statement = c.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let len: Option<i64> = row.get(5)?;
+        visit(
+            Ino(unsigned(row, 0)?),
+            piece_at(row, 1)?,
+            len.map(|v| v as u64),
+        );
+    }
+    Ok(())
+}
+
+fn location_at(row: &Row<'_>, at: usize) -> Sql<Location> {
+    let segment: Option<i64> = row.get(at)?;
+    let pack: Option<i64> = row.get(at + 1)?;
+    let offset = unsigned(row, at + 2)?;
+    let place = match (segment, pack) {
+        (Some(segment), _) => Place::Segment {
+            segment: segment as u64,
+            offset,
+        },
+        (None, Some(pack)) => Place::Pack {
+            pack: pack as u64,
+            offset,
+        },
+        (None, None) => return Err(rusqlite::Error::InvalidQuery),
+    };
+    let sums = row.get_ref(at + 4)?.as_blob_or_null()?.unwrap_or_default();
+    let sums = sums
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|c| u32::from_le_bytes(*c))
+        .collect();
+    Ok(Location {
+        place,
+        len: unsigned(row, at + 3)?,
+        sums,
+    })
+}
+
+pub(crate) fn location(c: &Connection, extent: ExtentId) -> Sql<Option<Location>> {
+    c.prepare_cached("SELECT segment, pack, offset, len, sums FROM location WHERE extent = ?1")?
+        .query_row(params![signed(extent.0)], |r| location_at(r, 0))
+        .optional()
+}
+
+/// The extents that were born in a segment and still lie there, with whether any file uses them, in the order in which
+/// they lie.
+pub(crate) fn segment_extents(
+    c: &Connection,
+    segment: u64,
+) -> Sql<Vec<(ExtentId, Location, bool)>> {
+    let sql = "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums, \
+               EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
+               FROM location l WHERE l.segment = ?1 ORDER BY l.offset";
+    c.prepare_cached(sql)?
+        .query_map(params![signed(segment)], |r| {
+            Ok((ExtentId(unsigned(r, 0)?), location_at(r, 1)?, r.get(6)?))
+        })?
+        .collect()
+}
+
+/// The segments that any location names.
+pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
+    c.prepare_cached("SELECT DISTINCT segment FROM location WHERE segment IS NOT NULL")?
+        .query_map([], |r| unsigned(r, 0))?
+        .collect()
+}
+
+pub(crate) fn xattrs(c: &Connection, ino: Ino) -> Sql<Vec<(Name, Vec<u8>)>> {
+    c.prepare_cached("SELECT name, value FROM xattr WHERE ino = ?1")?
+        .query_map(params![signed(ino.0)], |r| {
+            Ok((Arc::from(r.get_ref(0)?.as_blob()?), r.get(1)?))
+        })?
+        .collect()
+}
+
+pub(crate) fn symlink(c: &Connection, ino: Ino) -> Sql<Option<Vec<u8>>> {
+    c.prepare_cached("SELECT target FROM symlink WHERE ino = ?1")?
+        .query_row(params![signed(ino.0)], |r| r.get(0))
+        .optional()
+}
+
+pub(crate) fn orphans(c: &Connection) -> Sql<Vec<Ino>> {
+    c.prepare_cached("SELECT ino FROM orphan ORDER BY ino")?
+        .query_map([], |r| Ok(Ino(unsigned(r, 0)?)))?
+        .collect()
+}
+
+/// A pack that files' bytes lie in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PackRow {
+    /// Row number; locations name it.
+    pub pack: u64,
+    /// The object's 16-byte id.
+    pub id: [u8; 16],
+    /// Size of the object, bytes.
+    pub bytes: u64,
+    /// Bytes of the extents in it, before compression.
+    pub raw_len: u64,
+    /// How many extents it was made with.
+    pub extents: u64,
+    /// When it was made, milliseconds since 1970.
+    pub made_ms: u64,
+}
+
+pub(crate) fn packs(c: &Connection) -> Sql<Vec<PackRow>> {
+    c.prepare_cached("SELECT pack, id, bytes, raw_len, extents, made_ms FROM pack ORDER BY pack")?
+        .query_map([], |r| {
+            Ok(PackRow {
+                pack: unsigned(r, 0)?,
+                id: r.get(1)?,
+                bytes: unsigned(r, 2)?,
+                raw_len: unsigned(r, 3)?,
+                extents: unsigned(r, 4)?,
+                made_ms: unsigned(r, 5)?,
+            })
+        })?
+        .collect()
+}
+
+/// Number of inodes and bytes mapped by them.
+pub(crate) fn totals(c: &Connection) -> Sql<(u64, u64)> {
+    c.query_row(
+        "SELECT count(*), coalesce(sum(allocated), 0) FROM inode",
+        [],
+        |r| Ok((unsigned(r, 0)?, unsigned(r, 1)?)),
+    )
+}
+
+/// A numeric setting.
+pub(crate) fn setting(c: &Connection, name: &str) -> Sql<Option<u64>> {
+    c.prepare_cached("SELECT value FROM setting WHERE name = ?1")?
+        .query_row(params![name], |r| unsigned(r, 0))
+        .optional()
+}
+
+/// How far the database is: the last LSN it holds.
+pub(crate) fn checkpointed(c: &Connection) -> Sql<Lsn> {
+    Ok(Lsn(setting(c, "checkpointed_lsn")?.unwrap_or(0)))
+}
