@@ -1,0 +1,500 @@
+//! The local copies of packs: files in one directory, a budget, a free-space floor, least recently used out first.
+//!
+//! Never evicts a pack that is not uploaded. Does not look into packs and does not talk to the store.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::disk::{remove_if_there, sync_dir, write_new};
+use crate::error::{Error, Result, io_at};
+use crate::ids::PackId;
+
+const PACK_PREFIX: &str = "pack-";
+const TEMP_PREFIX: &str = "tmp-";
+/// Most files kept open.
+const MAX_OPEN: NonZeroUsize = NonZeroUsize::new(128).expect("it is not 0");
+
+/// Tells free and total bytes of the disk below a directory; an input, so that tests can fill the disk.
+pub(super) type SpaceProbe = Box<dyn Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync>;
+
+/// Whether a copy is the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// Not uploaded: never evicted, and made durable.
+    Only,
+    /// The store has it too.
+    Clean,
+}
+
+/// The local copies of packs.
+pub(super) struct LocalPacks {
+    dir: PathBuf,
+    floor_ratio: f64,
+    space: SpaceProbe,
+    temps: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    entries: FxHashMap<PackId, Entry>,
+    open: LruCache<PackId, Arc<File>>,
+    /// Bytes of all entries and of those being written.
+    bytes: u64,
+    budget: u64,
+    clock: u64,
+    evicted: u64,
+}
+
+struct Entry {
+    len: u64,
+    copy: Copy,
+    /// The clock at the last use.
+    used: u64,
+}
+
+/// Figures of the local copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LocalTotals {
+    pub(super) packs: u64,
+    pub(super) bytes: u64,
+    pub(super) only_packs: u64,
+    pub(super) only_bytes: u64,
+    pub(super) evicted: u64,
+    pub(super) budget: u64,
+}
+
+/// Free and total bytes by statvfs.
+pub(super) fn disk_space(dir: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok((
+        stat.f_bavail.saturating_mul(stat.f_frsize),
+        stat.f_blocks.saturating_mul(stat.f_frsize),
+    ))
+}
+
+impl LocalPacks {
+    /// Opens (or makes) the directory. What is in it is clean, but for `only`; last uses are the files' times.
+    pub(super) fn open(
+        dir: PathBuf,
+        budget: u64,
+        floor_ratio: f64,
+        space: SpaceProbe,
+        only: &FxHashSet<PackId>,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&dir).map_err(io_at("create", &dir))?;
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(io_at("list", &dir))? {
+            let entry = entry.map_err(io_at("list", &dir))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with(TEMP_PREFIX) {
+                remove_if_there(&path).map_err(io_at("remove", &path))?;
+            } else if let Some(Ok(id)) = name.strip_prefix(PACK_PREFIX).map(str::parse::<PackId>) {
+                let info = entry.metadata().map_err(io_at("look at", &path))?;
+                let modified = info.modified().map_err(io_at("look at", &path))?;
+                found.push((modified, id, info.len()));
+            }
+        }
+        found.sort_unstable();
+        let mut state = State {
+            entries: FxHashMap::default(),
+            open: LruCache::new(MAX_OPEN),
+            bytes: 0,
+            budget,
+            clock: 0,
+            evicted: 0,
+        };
+        for (_, id, len) in found {
+            let copy = match only.contains(&id) {
+                true => Copy::Only,
+                false => Copy::Clean,
+            };
+            state.bytes += len;
+            state.insert(id, len, copy);
+        }
+        let local = Self {
+            dir,
+            floor_ratio,
+            space,
+            temps: AtomicU64::new(0),
+            state: Mutex::new(state),
+        };
+        local.set_budget(budget);
+        Ok(local)
+    }
+
+    pub(super) fn path(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{PACK_PREFIX}{id}"))
+    }
+
+    pub(super) fn contains(&self, id: PackId) -> bool {
+        self.state.lock().entries.contains_key(&id)
+    }
+
+    /// Whether this copy is the only one; `None` when there is no copy.
+    pub(super) fn copy(&self, id: PackId) -> Option<Copy> {
+        self.state.lock().entries.get(&id).map(|entry| entry.copy)
+    }
+
+    /// Opens a copy and its length in bytes, which counts as a use. A clean copy that somebody removed is forgotten.
+    pub(super) fn file(&self, id: PackId) -> Result<Option<(Arc<File>, u64)>> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.clock += 1;
+        let Some(entry) = state.entries.get_mut(&id) else {
+            return Ok(None);
+        };
+        entry.used = state.clock;
+        let len = entry.len;
+        if let Some(file) = state.open.get(&id) {
+            return Ok(Some((Arc::clone(file), len)));
+        }
+        let path = self.path(id);
+        match File::open(&path) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                state.open.put(id, Arc::clone(&file));
+                Ok(Some((file, len)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && entry.copy == Copy::Clean => {
+                state.remove(id);
+                Ok(None)
+            }
+            Err(error) => Err(io_at("open", &path)(error)),
+        }
+    }
+
+    /// Keeps a copy. One that is the only one is always kept, and is durable when this returns; a clean one is kept
+    /// only if there is room. Returns whether it was kept.
+    pub(super) fn put(&self, id: PackId, bytes: &[u8], copy: Copy) -> Result<bool> {
+        let len = bytes.len() as u64;
+        if self.contains(id) {
+            return Ok(true);
+        }
+        if !self.make_room(len, copy == Copy::Only) {
+            return Ok(false);
+        }
+        let number = self.temps.fetch_add(1, Ordering::Relaxed);
+        let temp = self.dir.join(format!("{TEMP_PREFIX}{id}-{number}"));
+        let path = self.path(id);
+        let durable = copy == Copy::Only;
+        let written = write_new(&temp, bytes, durable)
+            .and_then(|()| std::fs::rename(&temp, &path))
+            .and_then(|()| if durable { sync_dir(&self.dir) } else { Ok(()) });
+        let mut state = self.state.lock();
+        if let Err(error) = written {
+            state.bytes -= len;
+            drop(state);
+            for left in [&temp, &path] {
+                // The first error is reported; what is left is an unreferenced copy at the next start.
+                let _ = std::fs::remove_file(left);
+            }
+            return Err(io_at("write", &path)(error));
+        }
+        state.insert(id, len, copy);
+        Ok(true)
+    }
+
+    /// The store has it now.
+    pub(super) fn mark_clean(&self, id: PackId) {
+        if let Some(entry) = self.state.lock().entries.get_mut(&id) {
+            entry.copy = Copy::Clean;
+        }
+    }
+
+    /// Drops a copy: any, or only a clean one. Returns the bytes it had.
+    pub(super) fn drop_copy(&self, id: PackId, any: bool) -> Result<u64> {
+        let mut state = self.state.lock();
+        match state.entries.get(&id) {
+            Some(entry) if any || entry.copy == Copy::Clean => {}
+            _ => return Ok(0),
+        }
+        let path = self.path(id);
+        remove_if_there(&path).map_err(io_at("remove", &path))?;
+        Ok(state.remove(id))
+    }
+
+    /// Drops all clean copies; returns the bytes they had.
+    pub(super) fn evict_all(&self) -> u64 {
+        let mut state = self.state.lock();
+        let mut freed = 0;
+        for (id, _) in state.clean_by_use() {
+            freed += self.evict(&mut state, id);
+        }
+        freed
+    }
+
+    /// Changes the budget, and evicts what is above it or below the floor.
+    pub(super) fn set_budget(&self, budget: u64) {
+        let mut state = self.state.lock();
+        state.budget = budget;
+        let over = self.excess(&state, 0);
+        self.evict_oldest(&mut state, over);
+    }
+
+    pub(super) fn not_uploaded(&self) -> Vec<PackId> {
+        let state = self.state.lock();
+        let only = state.entries.iter().filter(|(_, e)| e.copy == Copy::Only);
+        only.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn totals(&self) -> LocalTotals {
+        let state = self.state.lock();
+        let mut totals = LocalTotals {
+            evicted: state.evicted,
+            budget: state.budget,
+            ..LocalTotals::default()
+        };
+        for entry in state.entries.values() {
+            totals.packs += 1;
+            totals.bytes += entry.len;
+            if entry.copy == Copy::Only {
+                totals.only_packs += 1;
+                totals.only_bytes += entry.len;
+            }
+        }
+        totals
+    }
+
+    /// Reserves `len` bytes, evicting as needed. Unless it `must` succeed, nothing is evicted in vain.
+    fn make_room(&self, len: u64, must: bool) -> bool {
+        let mut state = self.state.lock();
+        let over = self.excess(&state, len);
+        let evictable: u64 = state.clean_by_use().iter().map(|(_, len)| len).sum();
+        if !must && evictable < over {
+            return false;
+        }
+        self.evict_oldest(&mut state, over);
+        state.bytes += len;
+        true
+    }
+
+    /// By how many bytes `more` would break the budget or the floor, whichever is worse.
+    fn excess(&self, state: &State, more: u64) -> u64 {
+        let over_budget = state
+            .bytes
+            .saturating_add(more)
+            .saturating_sub(state.budget);
+        let below_floor = match (self.space)(&self.dir) {
+            Ok((free, total)) => {
+                let floor = (total as f64 * self.floor_ratio) as u64;
+                floor.saturating_add(more).saturating_sub(free)
+            }
+            Err(error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "free space is not known");
+                0
+            }
+        };
+        over_budget.max(below_floor)
+    }
+
+    fn evict_oldest(&self, state: &mut State, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let mut freed = 0;
+        for (id, _) in state.clean_by_use() {
+            if freed >= bytes {
+                break;
+            }
+            freed += self.evict(state, id);
+        }
+    }
+
+    /// Under the lock: a copy fetched anew at the same time must not lose its file.
+    fn evict(&self, state: &mut State, id: PackId) -> u64 {
+        let path = self.path(id);
+        if let Err(error) = remove_if_there(&path) {
+            tracing::warn!(path = %path.display(), %error, "local copy cannot be evicted");
+            return 0;
+        }
+        state.evicted += 1;
+        state.remove(id)
+    }
+}
+
+impl State {
+    /// The caller has counted the bytes.
+    fn insert(&mut self, id: PackId, len: u64, copy: Copy) {
+        self.clock += 1;
+        let used = self.clock;
+        if let Some(old) = self.entries.insert(id, Entry { len, copy, used }) {
+            self.bytes -= old.len;
+            self.open.pop(&id);
+        }
+    }
+
+    fn remove(&mut self, id: PackId) -> u64 {
+        self.open.pop(&id);
+        let len = self.entries.remove(&id).map_or(0, |entry| entry.len);
+        self.bytes -= len;
+        len
+    }
+
+    /// Clean copies and their lengths, least recently used first.
+    fn clean_by_use(&self) -> Vec<(PackId, u64)> {
+        let clean = self.entries.iter().filter(|(_, e)| e.copy == Copy::Clean);
+        let mut clean: Vec<_> = clean.map(|(id, e)| (e.used, *id, e.len)).collect();
+        clean.sort_unstable();
+        clean.into_iter().map(|(_, id, len)| (id, len)).collect()
+    }
+}
+
+impl std::fmt::Debug for LocalPacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalPacks")
+            .field("dir", &self.dir)
+            .field("totals", &self.totals())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A damaged local copy that is the only one.
+pub(super) fn only_copy_damaged(id: PackId, frame: Option<usize>, detail: &str) -> Error {
+    Error::DamagedPack {
+        pack: id,
+        frame,
+        detail: format!("{detail}, and it was not uploaded yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn id(n: u8) -> PackId {
+        PackId([n; 16])
+    }
+
+    fn open(dir: &Path, budget: u64, only: &[PackId]) -> LocalPacks {
+        let only = only.iter().copied().collect();
+        let plenty: SpaceProbe = Box::new(|_| Ok((u64::MAX, 1 << 40)));
+        LocalPacks::open(dir.into(), budget, 0.01, plenty, &only).unwrap()
+    }
+
+    fn ids(local: &LocalPacks) -> Vec<u8> {
+        (0..=255).filter(|n| local.contains(id(*n))).collect()
+    }
+
+    fn files(dir: &Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn least_recently_used_clean_copies_go_first_and_only_copies_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 500, &[]);
+        assert!(local.put(id(1), &[1; 100], Copy::Only).unwrap());
+        for n in 2..=5 {
+            assert!(local.put(id(n), &[n; 100], Copy::Clean).unwrap());
+        }
+        assert_eq!(ids(&local), [1, 2, 3, 4, 5]);
+        local.file(id(2)).unwrap().unwrap();
+        assert!(local.put(id(6), &[6; 150], Copy::Clean).unwrap());
+        assert_eq!(ids(&local), [1, 2, 5, 6]);
+        assert_eq!(local.totals().evicted, 2);
+        assert!(
+            !local.put(id(7), &[7; 401], Copy::Clean).unwrap(),
+            "no room even when all clean ones go"
+        );
+        assert_eq!(ids(&local), [1, 2, 5, 6], "so none goes in vain");
+        assert!(local.put(id(8), &[8; 1000], Copy::Only).unwrap());
+        assert_eq!(ids(&local), [1, 8], "what is new is always kept");
+        assert_eq!(
+            (local.totals().bytes, local.totals().only_bytes),
+            (1100, 1100)
+        );
+        assert_eq!(local.evict_all(), 0);
+        local.mark_clean(id(8));
+        assert_eq!(local.evict_all(), 1000);
+        assert_eq!((ids(&local), files(dir.path())), (vec![1], 1));
+    }
+
+    #[test]
+    fn a_smaller_budget_evicts_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 1000, &[]);
+        for n in 1..=4 {
+            local.put(id(n), &[n; 100], Copy::Clean).unwrap();
+        }
+        local.set_budget(250);
+        assert_eq!(ids(&local), [3, 4]);
+        assert_eq!(local.drop_copy(id(3), false).unwrap(), 100);
+        assert_eq!(local.totals().bytes, 100);
+    }
+
+    #[test]
+    fn the_free_space_floor_holds_for_clean_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        // A disk of 10,000 bytes that only this cache writes to; 1,000 of them are to stay free.
+        let probe: SpaceProbe = Box::new(|dir| {
+            let used: u64 = std::fs::read_dir(dir)?
+                .map(|e| e.and_then(|e| e.metadata()).map_or(0, |i| i.len()))
+                .sum();
+            Ok((10_000 - used, 10_000))
+        });
+        let none = FxHashSet::default();
+        let local = LocalPacks::open(dir.path().into(), u64::MAX, 0.1, probe, &none).unwrap();
+        assert!(local.put(id(1), &[0; 5000], Copy::Clean).unwrap());
+        assert!(local.put(id(2), &[0; 4000], Copy::Clean).unwrap());
+        assert!(local.put(id(3), &[0; 1], Copy::Clean).unwrap());
+        assert_eq!(ids(&local), [2, 3]);
+        local.put(id(4), &[0; 5999], Copy::Only).unwrap();
+        assert_eq!(ids(&local), [3, 4]);
+        assert!(!local.put(id(5), &[0; 3100], Copy::Clean).unwrap());
+    }
+
+    #[test]
+    fn reopening_finds_copies_by_age_and_sweeps_drafts() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 1000, &[]);
+        for n in 1..=4 {
+            local.put(id(n), &[n; 100], Copy::Clean).unwrap();
+            let age = Duration::from_secs(1000 * u64::from(n));
+            let file = File::options().write(true).open(local.path(id(n))).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        drop(local);
+        std::fs::write(dir.path().join("tmp-left"), b"draft").unwrap();
+        std::fs::write(dir.path().join("somebody's"), b"notes").unwrap();
+        let local = open(dir.path(), 300, &[id(4)]);
+        assert_eq!(ids(&local), [1, 2, 4], "the oldest clean one went");
+        assert_eq!(local.not_uploaded(), [id(4)]);
+        assert_eq!(files(dir.path()), 4);
+        assert!(dir.path().join("somebody's").exists());
+    }
+
+    #[test]
+    fn a_copy_that_somebody_removed_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 1000, &[]);
+        local.put(id(1), &[1; 100], Copy::Clean).unwrap();
+        local.put(id(2), &[1; 100], Copy::Only).unwrap();
+        for n in [1, 2] {
+            std::fs::remove_file(local.path(id(n))).unwrap();
+        }
+        assert!(local.file(id(1)).unwrap().is_none());
+        assert!(local.file(id(2)).is_err());
+        assert_eq!(local.totals().bytes, 100);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("packs");
+        let local = open(&inner, 1000, &[]);
+        std::fs::remove_dir(&inner).unwrap();
+        assert!(local.put(id(1), &[1; 100], Copy::Only).is_err());
+        assert_eq!((ids(&local), local.state.lock().bytes), (vec![], 0));
+    }
+}

@@ -1,0 +1,107 @@
+//! Uploading a pack: at most one object ever under its key, and its bytes compared when an answer was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::frame::check_frames;
+use super::index::PackIndex;
+use super::local::{Copy, LocalPacks, only_copy_damaged};
+use super::reader::Packs;
+use super::source::read_range;
+use crate::error::{Error, Result, io_at};
+use crate::ids::PackId;
+use crate::store::{PutCondition, StoreError};
+
+/// How often the object under the key is read when it seems to differ: a body can be damaged on its way.
+const COMPARISONS: u32 = 2;
+
+impl Packs {
+    /// Uploads a local pack and makes its copy evictable. One that is uploaded already costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::PackNotFound`] when there is no local copy; [`Error::DamagedPack`] when it must not be uploaded;
+    /// [`Error::PackConflict`] when the store holds other bytes under the key; [`Error::Store`], whose advice says
+    /// whether to try again later; [`Error::Io`].
+    pub async fn upload(&self, id: PackId) -> Result<()> {
+        match self.local.copy(id) {
+            None => return Err(Error::PackNotFound(id)),
+            Some(Copy::Clean) => return Ok(()),
+            Some(Copy::Only) => {}
+        }
+        let turn = self.upload_turns.acquire().await;
+        let _turn = turn.map_err(|_| abandoned(id))?;
+        if self.local.copy(id) == Some(Copy::Clean) {
+            return Ok(());
+        }
+        let local = Arc::clone(&self.local);
+        let bytes = tokio::task::spawn_blocking(move || read_checked(&local, id))
+            .await
+            .map_err(|_| abandoned(id))??;
+        self.put(id, bytes).await?;
+        self.local.mark_clean(id);
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts the object. Repeating the put is safe because each one is made only where nothing is, and what is there
+    /// is compared.
+    async fn put(&self, id: PackId, bytes: Bytes) -> Result<()> {
+        let key = id.object_key();
+        let attempt = || {
+            let put = self.store.put(&key, bytes.clone(), PutCondition::IfAbsent);
+            async {
+                match put.await {
+                    Ok(_) => Ok(true),
+                    Err(StoreError::PreconditionFailed { .. }) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let put = self.retry.run(&format!("put {key}"), attempt).await;
+        let new = put.map_err(|source| store_error(id, source))?;
+        if new || self.is_same(id, &key, &bytes).await? {
+            return Ok(());
+        }
+        Err(Error::PackConflict(id))
+    }
+
+    /// Whether the object in the store has exactly these bytes.
+    async fn is_same(&self, id: PackId, key: &str, bytes: &Bytes) -> Result<bool> {
+        for _ in 0..COMPARISONS {
+            let read = self
+                .retry
+                .run(&format!("get {key}"), || self.store.get(key, None))
+                .await;
+            if read.map_err(|source| store_error(id, source))?.bytes == bytes {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The bytes of a local copy; a damaged one must not become the truth.
+fn read_checked(local: &LocalPacks, id: PackId) -> Result<Bytes> {
+    let (file, len) = local.file(id)?.ok_or(Error::PackNotFound(id))?;
+    let bytes = read_range(&file, 0, len as usize).map_err(io_at("read", &local.path(id)))?;
+    let index = match PackIndex::parse(&bytes) {
+        Ok(index) if index.id() == id => index,
+        Ok(_) => return Err(only_copy_damaged(id, None, "it is another pack")),
+        Err(error) => return Err(only_copy_damaged(id, None, &error.to_string())),
+    };
+    match check_frames(&index, &bytes, false) {
+        Ok(()) => Ok(bytes),
+        Err((frame, fault)) => Err(only_copy_damaged(id, Some(frame), fault)),
+    }
+}
+
+fn store_error(pack: PackId, source: StoreError) -> Error {
+    Error::Store { pack, source }
+}
+
+fn abandoned(pack: PackId) -> Error {
+    let what = "the upload was abandoned".to_owned();
+    store_error(pack, StoreError::Unavailable { what })
+}

@@ -1,0 +1,252 @@
+//! Bounded attempts with jittered back-off and deadlines: the policy, and a store that applies it.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{ListPage, Object, ObjectInfo, ObjectStore, PutCondition, StoreError, Version};
+use crate::error::Advice;
+use crate::settings::RetrySettings;
+
+/// How often and how long a request is tried.
+#[derive(Debug)]
+pub(crate) struct RetryPolicy {
+    settings: RetrySettings,
+    jitter: Mutex<SmallRng>,
+}
+
+impl RetryPolicy {
+    pub(crate) fn new(settings: RetrySettings) -> Self {
+        let jitter = Mutex::new(SmallRng::seed_from_u64(settings.seed));
+        Self { settings, jitter }
+    }
+
+    /// Tries until an answer that is not worth a retry, the last attempt, or the deadline. The last error is returned.
+    pub(crate) async fn run<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, StoreError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, StoreError>>,
+    {
+        self.attempts(what, self.settings.attempts.max(1), attempt)
+            .await
+    }
+
+    /// One attempt, with its deadline: for requests that must not be repeated blindly.
+    pub(crate) async fn once<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, StoreError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, StoreError>>,
+    {
+        self.attempts(what, 1, attempt).await
+    }
+
+    async fn attempts<T, F, Fut>(
+        &self,
+        what: &str,
+        attempts: u32,
+        mut attempt: F,
+    ) -> Result<T, StoreError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, StoreError>>,
+    {
+        let end = Instant::now() + self.settings.operation_deadline;
+        let mut made = 0;
+        loop {
+            let until = end.min(Instant::now() + self.settings.attempt_deadline);
+            let error = match timeout_at(until, attempt()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::Timeout {
+                    what: what.to_owned(),
+                },
+            };
+            made += 1;
+            let pause = self.pause(made);
+            let last = made >= attempts || Instant::now() + pause >= end;
+            if last || error.advice() != Advice::Retry {
+                return Err(error);
+            }
+            tracing::debug!(what, %error, attempt = made, "request is tried again");
+            sleep(pause).await;
+        }
+    }
+
+    /// The pause after the `made`-th attempt: half to all of the doubled delay, so that many clients spread.
+    fn pause(&self, made: u32) -> Duration {
+        let doubled = 2u32.saturating_pow(made.saturating_sub(1));
+        let full = self.settings.first_delay.saturating_mul(doubled);
+        let share = self.jitter.lock().random_range(0.5..=1.0);
+        full.min(self.settings.max_delay).mul_f64(share)
+    }
+}
+
+/// Retries the requests of another store.
+///
+/// A conditional put is made once: whether a lost one took effect is for the caller to find out by reading.
+#[derive(Debug)]
+pub struct RetryStore {
+    inner: Arc<dyn ObjectStore>,
+    policy: RetryPolicy,
+}
+
+impl RetryStore {
+    /// Retries requests to `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn ObjectStore>, settings: RetrySettings) -> Self {
+        Self {
+            inner,
+            policy: RetryPolicy::new(settings),
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for RetryStore {
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Object, StoreError> {
+        let what = format!("get {key}");
+        self.policy
+            .run(&what, || self.inner.get(key, range.clone()))
+            .await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, cond: PutCondition) -> Result<Version, StoreError> {
+        let what = format!("put {key}");
+        let attempt = || self.inner.put(key, body.clone(), cond.clone());
+        match cond {
+            PutCondition::Always => self.policy.run(&what, attempt).await,
+            _ => self.policy.once(&what, attempt).await,
+        }
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+        let what = format!("head {key}");
+        self.policy.run(&what, || self.inner.head(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
+        let what = format!("list {prefix}");
+        self.policy
+            .run(&what, || self.inner.list(prefix, after, limit))
+            .await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let what = format!("delete {} objects", keys.len());
+        self.policy.run(&what, || self.inner.delete(keys)).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fault, FaultKind, FaultRule, FaultStore, MemoryStore, Outage, Verb};
+    use super::*;
+
+    fn quick() -> RetrySettings {
+        RetrySettings {
+            first_delay: Duration::from_millis(1),
+            max_delay: Duration::from_millis(4),
+            ..RetrySettings::default()
+        }
+    }
+
+    fn stores(settings: RetrySettings) -> (Arc<FaultStore>, RetryStore) {
+        let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), 1));
+        let retry = RetryStore::new(Arc::clone(&faults) as _, settings);
+        (faults, retry)
+    }
+
+    #[tokio::test]
+    async fn passing_failures_are_retried_and_lasting_ones_end_after_five_attempts() {
+        let (faults, store) = stores(quick());
+        let body = Bytes::from_static(b"x");
+        store.put("a", body, PutCondition::Always).await.unwrap();
+        let rule = FaultRule::on(Verb::Get, Fault::ErrorBefore(FaultKind::Unavailable));
+        faults.add(rule.clone().times(4));
+        store.get("a", None).await.unwrap();
+        assert_eq!(faults.counts().get.requests, 5);
+        faults.add(rule);
+        let error = store.get("a", None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }));
+        assert_eq!(faults.counts().get.requests, 10);
+    }
+
+    #[tokio::test]
+    async fn final_answers_are_not_retried() {
+        let (faults, store) = stores(quick());
+        assert!(store.get("missing", None).await.unwrap_err().is_not_found());
+        faults.add(FaultRule::on(
+            Verb::Head,
+            Fault::ErrorBefore(FaultKind::Denied),
+        ));
+        assert!(matches!(
+            store.head("a").await,
+            Err(StoreError::Denied { .. })
+        ));
+        let counts = faults.counts();
+        assert_eq!((counts.get.requests, counts.head.requests), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_conditional_put_is_made_once_even_when_its_answer_is_lost() {
+        let (faults, store) = stores(quick());
+        faults.add(FaultRule::on(
+            Verb::Put,
+            Fault::ErrorAfter(FaultKind::Timeout),
+        ));
+        let body = Bytes::from_static(b"x");
+        let error = store
+            .put("a", body, PutCondition::IfAbsent)
+            .await
+            .unwrap_err();
+        assert!(error.is_ambiguous());
+        assert_eq!(faults.counts().put.requests, 1);
+        assert_eq!(&store.get("a", None).await.unwrap().bytes[..], b"x");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_never_answers_ends_at_the_deadline() {
+        let settings = RetrySettings {
+            attempt_deadline: Duration::from_millis(20),
+            operation_deadline: Duration::from_millis(70),
+            ..quick()
+        };
+        let (faults, store) = stores(settings);
+        faults.set_outage(Outage::Hanging);
+        let error = store.list("", None, 1).await.unwrap_err();
+        assert!(matches!(error, StoreError::Timeout { .. }), "{error}");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_limit_with_jitter() {
+        let policy = RetryPolicy::new(RetrySettings::default());
+        for (made, full) in [(1, 100), (2, 200), (3, 400), (7, 5000), (200, 5000)] {
+            for _ in 0..50 {
+                let pause = policy.pause(made).as_millis();
+                assert!((full / 2..=full).contains(&pause), "{made}: {pause}");
+            }
+        }
+        let first: Vec<_> = (0..8).map(|_| policy.pause(5)).collect();
+        assert!(
+            first.windows(2).any(|w| w[0] != w[1]),
+            "jitter varies the pause"
+        );
+    }
+}
