@@ -1,0 +1,88 @@
+//! The FUSE adapter: translates requests to engine calls and results to replies. The only module that names fuser.
+//!
+//! It decides nothing about files. It must not let fuser's types inward, nor hold a thread of the session while it
+//! waits for a disk flush or the store: such calls go to a small pool.
+
+mod convert;
+mod dirs;
+mod mount;
+mod ops;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Errno, FileAttr, Generation};
+
+use crate::engine::{Attr, Engine};
+use crate::error::FsError;
+
+pub use mount::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
+
+use pool::Pool;
+
+/// What the kernel may keep without asking, and what it is told not to ask.
+#[derive(Clone, Copy, Debug)]
+struct Manners {
+    attr_timeout: Duration,
+    entry_timeout: Duration,
+    negative_timeout: Duration,
+    no_open: bool,
+    no_opendir: bool,
+    readdirplus: Readdirplus,
+    kernel_writeback: bool,
+    max_write: u32,
+    max_readahead: u32,
+}
+
+/// The file system fuser drives.
+struct Adapter {
+    engine: Arc<Engine>,
+    pool: Pool,
+    manners: Manners,
+}
+
+/// Inode numbers are never reused, so no inode needs a generation.
+const GENERATION: Generation = Generation(0);
+
+/// The errno of an error; what is trouble of ours is logged first.
+fn errno(operation: &str, error: &FsError) -> Errno {
+    if error.is_trouble() {
+        tracing::error!(%error, operation, "a request failed");
+    }
+    Errno::from_i32(error.errno())
+}
+
+impl Adapter {
+    /// Answers a request that made or found an entry: the kernel holds the inode from now on.
+    fn entry(&self, operation: &str, result: Result<Attr, FsError>, reply: fuser::ReplyEntry) {
+        match result {
+            Ok(attr) => {
+                self.engine.retain(attr.ino, 1);
+                let manners = &self.manners;
+                let shown: FileAttr = convert::attr(&attr);
+                reply.entry_with_ttls(
+                    &manners.attr_timeout,
+                    &manners.entry_timeout,
+                    &shown,
+                    GENERATION,
+                );
+            }
+            Err(error) => reply.error(errno(operation, &error)),
+        }
+    }
+
+    fn attr(&self, operation: &str, result: Result<Attr, FsError>, reply: fuser::ReplyAttr) {
+        match result {
+            Ok(attr) => reply.attr(&self.manners.attr_timeout, &convert::attr(&attr)),
+            Err(error) => reply.error(errno(operation, &error)),
+        }
+    }
+}
+
+fn empty(operation: &str, result: Result<(), FsError>, reply: fuser::ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(operation, &error)),
+    }
+}

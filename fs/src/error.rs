@@ -1,0 +1,77 @@
+//! The engine's error and the one place that maps it to an errno.
+
+use weldrfs_blockstore::Error as BytesError;
+use weldrfs_meta::MetaError;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// The namespace said no, or is in trouble.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The bytes cannot be had or kept.
+    #[error(transparent)]
+    Bytes(#[from] BytesError),
+    /// The operation is not supported for this kind of file or with these flags.
+    #[error("operation not supported")]
+    NotSupported,
+    /// What an extent should be is not what was read.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl FsError {
+    /// The errno a program sees. Every kind of error is named here, so that a new one has to be thought about.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Meta(error) => meta_errno(error),
+            Self::Bytes(error) => bytes_errno(error),
+            Self::NotSupported => libc::EOPNOTSUPP,
+            Self::Damaged(_) => libc::EIO,
+        }
+    }
+
+    /// Whether this is trouble of ours, to be logged, rather than an answer to the caller.
+    pub fn is_trouble(&self) -> bool {
+        matches!(
+            self.errno(),
+            libc::EIO | libc::EROFS | libc::ETIMEDOUT | libc::EUCLEAN
+        )
+    }
+}
+
+fn meta_errno(error: &MetaError) -> i32 {
+    match error {
+        MetaError::NotFound => libc::ENOENT,
+        MetaError::Exists => libc::EEXIST,
+        MetaError::NotDir => libc::ENOTDIR,
+        MetaError::IsDir => libc::EISDIR,
+        MetaError::NotEmpty => libc::ENOTEMPTY,
+        MetaError::NameTooLong => libc::ENAMETOOLONG,
+        MetaError::Invalid(_) => libc::EINVAL,
+        MetaError::TooLarge => libc::EFBIG,
+        MetaError::TooManyLinks => libc::EMLINK,
+        MetaError::NotPermitted => libc::EPERM,
+        MetaError::NoAttribute => libc::ENODATA,
+        MetaError::XattrTooLarge | MetaError::NoSpace => libc::ENOSPC,
+        MetaError::NoSuchOffset => libc::ENXIO,
+        MetaError::ReadOnly(_) => libc::EROFS,
+        MetaError::Overloaded(_) => libc::ETIMEDOUT,
+        MetaError::Closed
+        | MetaError::Damaged { .. }
+        | MetaError::NewerFormat { .. }
+        | MetaError::Io(_)
+        | MetaError::Sqlite(_) => libc::EIO,
+    }
+}
+
+fn bytes_errno(error: &BytesError) -> i32 {
+    match error {
+        BytesError::StagingFull { .. } => libc::ENOSPC,
+        BytesError::Io { .. } if error.is_disk_full() => libc::ENOSPC,
+        BytesError::FlushFailed { .. } => libc::EROFS,
+        BytesError::TooLarge { .. } => libc::EFBIG,
+        BytesError::Unavailable { .. } => libc::ETIMEDOUT,
+        _ => libc::EIO,
+    }
+}

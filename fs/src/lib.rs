@@ -1,0 +1,21 @@
+//! A WeldrFS volume: the engine that puts namespace and bytes together, what works behind it, and the FUSE adapter.
+//!
+//! The engine ([`Engine`]) knows nothing of FUSE: one method per file-system operation, plain values, typed errors.
+//! Only the module `adapter` names fuser, and it only translates.
+
+mod adapter;
+mod clock;
+mod engine;
+mod error;
+mod volume;
+
+pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use engine::{Attr, Caller, DirEntry, Engine, Kind, SetAttr, StatFs};
+pub use error::FsError;
+pub use volume::{LastError, OpenError, Status, SyncReport, Volume, VolumeConfig};
+pub use weldrfs_blockstore::{StoreCounts, VerbCounts};
+pub use weldrfs_meta::SeekTo as Whence;
+pub use weldrfs_meta::{
+    CheckReport, FallocMode, Finding, Ino, Lsn, ROOT_INO, RenameFlags, TimeSet, XattrMode,
+};

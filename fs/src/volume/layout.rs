@@ -1,0 +1,237 @@
+//! Where things are: the marker object in the store, the local folders, and the locks that keep a second mount away.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use weldrfs_blockstore::{ObjectStore, PutCondition};
+
+use super::open::OpenError;
+
+/// Version of the volume's format: marker, head, packs and metadata together.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Key of the object that makes a place in a store a volume.
+pub(crate) const MARKER_KEY: &str = "weldrfs.json";
+/// What the marker says it is.
+const MARKER_FORMAT: &str = "weldrfs volume";
+
+/// The marker object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    /// 32 hex digits.
+    pub(crate) volume: String,
+    pub(crate) created_ms: u64,
+}
+
+impl Marker {
+    pub(crate) fn new(volume: String, created_ms: u64) -> Self {
+        Self {
+            format: MARKER_FORMAT.into(),
+            version: FORMAT_VERSION,
+            volume,
+            created_ms,
+        }
+    }
+
+    /// Parses the marker's bytes.
+    pub(crate) fn parse(bytes: &[u8], place: &str) -> Result<Self, OpenError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: String,
+            version: u32,
+        }
+        let bad = |detail: String| OpenError::NotAVolume {
+            place: place.to_owned(),
+            detail,
+        };
+        let versioned: Versioned =
+            serde_json::from_slice(bytes).map_err(|e| bad(format!("{MARKER_KEY}: {e}")))?;
+        if versioned.format != MARKER_FORMAT {
+            return Err(bad(format!(
+                "{MARKER_KEY} says it is \"{}\"",
+                versioned.format
+            )));
+        }
+        if versioned.version > FORMAT_VERSION {
+            return Err(OpenError::NewerFormat {
+                found: versioned.version,
+                known: FORMAT_VERSION,
+            });
+        }
+        let marker: Self =
+            serde_json::from_slice(bytes).map_err(|e| bad(format!("{MARKER_KEY}: {e}")))?;
+        let is_id =
+            marker.volume.len() == 32 && marker.volume.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_id {
+            return Err(bad(format!("{MARKER_KEY} has no volume id")));
+        }
+        Ok(marker)
+    }
+
+    /// Writes the marker where there is none yet.
+    pub(crate) async fn put(&self, store: &dyn ObjectStore) -> Result<(), OpenError> {
+        let body = serde_json::to_vec_pretty(self).map_err(|e| OpenError::State(e.to_string()))?;
+        store
+            .put(MARKER_KEY, Bytes::from(body), PutCondition::IfAbsent)
+            .await?;
+        Ok(())
+    }
+}
+
+/// The folders of a volume's local state.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    pub(crate) state: PathBuf,
+    pub(crate) meta: PathBuf,
+    pub(crate) segments: PathBuf,
+    pub(crate) packs: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn new(base: &Path, volume: &str, cache_dir: Option<&Path>) -> Self {
+        let state = base.join(volume);
+        let packs = cache_dir.map_or_else(|| state.join("packs"), |dir| dir.join(volume));
+        Self {
+            meta: state.join("meta"),
+            segments: state.join("segments"),
+            packs,
+            state,
+        }
+    }
+
+    /// Makes them, private to the owner.
+    pub(crate) fn make(&self) -> Result<(), OpenError> {
+        for dir in [&self.state, &self.meta, &self.segments, &self.packs] {
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir);
+            made.map_err(|error| OpenError::StateDir {
+                dir: dir.clone(),
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether this machine has a copy of the metadata.
+    pub(crate) fn has_metadata(&self) -> bool {
+        self.meta.join("meta.db").exists()
+    }
+}
+
+/// The locks of an open volume; dropping them gives them back.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    _store: Option<File>,
+    _state: File,
+}
+
+impl Locks {
+    /// Takes the lock of the local state and, for a directory store, that of the directory.
+    pub(crate) fn take(
+        folders: &Folders,
+        store_dir: &Path,
+        read_only: bool,
+    ) -> Result<Self, OpenError> {
+        let state = lock(&folders.state.join("lock"))
+            .map_err(|error| OpenError::StateDir {
+                dir: folders.state.clone(),
+                error,
+            })?
+            .ok_or_else(|| OpenError::InUse {
+                what: folders.state.clone(),
+            })?;
+        let store = match read_only {
+            true => None,
+            false => {
+                let path = store_dir.join(".weldrfs-lock");
+                let taken = lock(&path).map_err(|error| OpenError::StateDir {
+                    dir: store_dir.to_owned(),
+                    error,
+                })?;
+                Some(taken.ok_or_else(|| OpenError::InUse {
+                    what: store_dir.to_owned(),
+                })?)
+            }
+        };
+        Ok(Self {
+            _store: store,
+            _state: state,
+        })
+    }
+}
+
+/// Locks a file, making it; `None` when somebody else has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a directory that is to become a volume holds something else. What a killed first mount left does not count.
+pub(crate) fn holds_something_else(dir: &Path) -> io::Result<Option<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let ours = [".tmp", ".lock", ".weldrfs-lock"]
+            .iter()
+            .any(|own| name == *own);
+        if !ours {
+            return Ok(Some(name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn a_marker_is_read_back_and_others_are_refused_by_name() {
+        let marker = Marker::new(ID.into(), 5);
+        let bytes = serde_json::to_vec(&marker).unwrap();
+        assert_eq!(Marker::parse(&bytes, "p").unwrap(), marker);
+        let newer = String::from_utf8(bytes.clone())
+            .unwrap()
+            .replace("\"version\":1", "\"version\":2");
+        assert!(matches!(
+            Marker::parse(newer.as_bytes(), "p"),
+            Err(OpenError::NewerFormat { found: 2, known: 1 })
+        ));
+        for bad in [
+            "",
+            "{}",
+            "{\"format\":\"x\",\"version\":1}",
+            "{\"format\":\"weldrfs volume\",\"version\":1,\"volume\":\"../x\",\"created_ms\":0}",
+        ] {
+            assert!(
+                matches!(
+                    Marker::parse(bad.as_bytes(), "p"),
+                    Err(OpenError::NotAVolume { .. })
+                ),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A volume: its place in the store, its local state, and what works behind the engine.
+
+mod barrier;
+mod figures;
+mod layout;
+mod open;
+mod packer;
+mod publish;
+mod rewrite;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use weldrfs_blockstore::{CountingStore, ObjectStore};
+
+use crate::engine::Engine;
+use crate::error::FsError;
+
+pub use figures::{LastError, Status, SyncReport};
+pub use open::OpenError;
+
+use layout::{Locks, Marker};
+use packer::Packer;
+use worker::Worker;
+
+/// How long `close` goes on uploading before it leaves the rest for the next mount.
+const CLOSE_UPLOAD: Duration = Duration::from_secs(30);
+
+/// What a volume is opened with.
+#[derive(Clone, Debug)]
+pub struct VolumeConfig {
+    /// Root of the directory store.
+    pub source_dir: PathBuf,
+    /// Local state: one folder per volume is made below it.
+    pub state_base: PathBuf,
+    /// Where packs are cached; below the state folder when `None`.
+    pub cache_dir: Option<PathBuf>,
+    /// Budget of the pack cache, bytes.
+    pub cache_bytes: u64,
+    /// Budget of decoded frames in memory, bytes.
+    pub frame_cache_bytes: u64,
+    /// Share of the local file system that the cache leaves free.
+    pub free_floor_ratio: f64,
+    /// Most bytes that wait for upload; half of what is free when `None`.
+    pub staging_limit_bytes: Option<u64>,
+    /// Longest time between checkpoints.
+    pub checkpoint_interval: Duration,
+    /// How long a read waits for the store.
+    pub read_deadline: Duration,
+    /// Refuse mutations.
+    pub read_only: bool,
+}
+
+/// An open volume.
+pub struct Volume {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) marker: Marker,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) store: Arc<CountingStore>,
+    pub(crate) retrying: Arc<dyn ObjectStore>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) packer: Arc<Packer>,
+    pub(crate) staging_limit_bytes: u64,
+    /// Last operation that the store alone can restore.
+    pub(crate) in_store: AtomicU64,
+    /// One publication at a time; since when something is behind.
+    pub(crate) publishing: Mutex<()>,
+    pub(crate) behind_since: Mutex<Option<Instant>>,
+    pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
+    workers: Mutex<Vec<Worker>>,
+    locks: Mutex<Option<Locks>>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume")
+            .field("id", &self.marker.volume)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Folder of the volume's local state.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The volume's id, 32 hex digits.
+    pub fn id(&self) -> String {
+        self.marker.volume.clone()
+    }
+
+    /// Empties the caches of clean data and metadata. Returns the bytes given back.
+    pub fn drop_caches(&self) -> u64 {
+        self.engine.ns.drop_caches();
+        self.engine.packs.evict_all()
+    }
+
+    /// Checks every invariant of the metadata.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn check(&self) -> Result<weldrfs_meta::CheckReport, FsError> {
+        Ok(self.engine.ns.check()?)
+    }
+
+    /// Brings everything local to the disk, uploads what it can in 30 s, stops the threads and gives the locks back.
+    /// Mutations that arrive later are refused.
+    ///
+    /// # Errors
+    /// When something acknowledged could not be brought to the local disk. What could not be uploaded is no error: it
+    /// is kept and goes up at the next mount.
+    pub fn close(&self) -> Result<(), FsError> {
+        if self.locks.lock().is_none() {
+            return Ok(());
+        }
+        if self.engine.ns.read_only().is_none()
+            && let Err(error) = self.sync(CLOSE_UPLOAD)
+        {
+            tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
+        }
+        self.stop_workers();
+        let closed = self.engine.ns.close();
+        *self.locks.lock() = None;
+        Ok(closed?)
+    }
+
+    /// Ends at once, as a crash would, but for the locks: for tests of recovery.
+    pub fn abandon(&self) {
+        self.engine
+            .ns
+            .set_read_only(Some("it was abandoned".into()));
+        self.stop_workers();
+        self.engine.ns.abandon();
+        *self.locks.lock() = None;
+    }
+
+    fn stop_workers(&self) {
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for worker in workers {
+            worker.stop();
+        }
+    }
+}
+
+/// Remembers trouble for `status`, and logs it.
+pub(crate) fn note_trouble(
+    last: &Mutex<Option<LastError>>,
+    what: &str,
+    error: &dyn std::fmt::Display,
+) {
+    let at_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    tracing::error!(%error, "{what}");
+    *last.lock() = Some(LastError {
+        at_ms,
+        message: format!("{what}: {error}"),
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,388 @@
+//! Opening a volume: find or make it in the store, bring the local state up, start what works behind the engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rustc_hash::FxHashMap;
+use weldrfs_blockstore::{
+    CountingStore, DirStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore,
+    SegmentId, SegmentSettings, SegmentStore, StoreError,
+};
+use weldrfs_meta::{MetaError, MetaSettings, Namespace};
+
+use super::barrier::Barrier;
+use super::layout::{Folders, Locks, MARKER_KEY, Marker, holds_something_else};
+use super::packer::Packer;
+use super::worker::{Waker, Worker};
+use super::{Volume, VolumeConfig, publish};
+use crate::clock::{Clock, SystemClock};
+use crate::engine::{Engine, Parts};
+
+/// Share of the free disk that staging may use unless a limit is given.
+const STAGING_SHARE: u64 = 2;
+/// Least staging that makes sense.
+const LEAST_STAGING_BYTES: u64 = 64 << 20;
+/// Pack rounds, and how often files with too many runs are looked for.
+const PACK_INTERVAL: Duration = Duration::from_secs(1);
+const REWRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often metadata goes to the store while something changes. A full copy each time, so not often.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Why a volume cannot be opened. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The place holds something that is no volume.
+    #[error("{place} is not a WeldrFS volume ({detail}): give an empty or a new place")]
+    NotAVolume {
+        /// The place.
+        place: String,
+        /// What was found.
+        detail: String,
+    },
+    /// Only an existing volume can be mounted read-only.
+    #[error(
+        "there is no volume in {0}, and a read-only mount does not make one: mount it without `ro` once"
+    )]
+    NoVolume(String),
+    /// A newer program made it.
+    #[error(
+        "the volume has format version {found}, this program knows up to {known}: use a newer weldrfs"
+    )]
+    NewerFormat {
+        /// The version found.
+        found: u32,
+        /// The newest version known.
+        known: u32,
+    },
+    /// Somebody else has it.
+    #[error("the volume is already mounted by another process of this machine ({} is locked): unmount it there first", what.display())]
+    InUse {
+        /// What is locked.
+        what: PathBuf,
+    },
+    /// The local state cannot be made or written.
+    #[error("cannot use {}: {error}: check its permissions, or choose another place with -o state_dir=", dir.display())]
+    StateDir {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Local files are damaged.
+    #[error("the local state in {} is damaged ({error}): keep a copy of it; to go back to what the store holds, move the folder away and mount again", dir.display())]
+    DamagedState {
+        /// The folder.
+        dir: PathBuf,
+        /// What is damaged.
+        error: MetaError,
+    },
+    /// The store failed.
+    #[error("the store cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// Anything else about the local state.
+    #[error("{0}")]
+    State(String),
+}
+
+impl From<MetaError> for OpenError {
+    fn from(error: MetaError) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+impl From<weldrfs_blockstore::Error> for OpenError {
+    fn from(error: weldrfs_blockstore::Error) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+impl Volume {
+    /// Opens a volume in a directory store, making it on first use.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. When the place is refused nothing has been made, locally or in the store.
+    pub fn open(
+        config: VolumeConfig,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(config, runtime, Arc::new(SystemClock))
+    }
+
+    /// The same with a clock of one's own.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_with(
+        config: VolumeConfig,
+        runtime: tokio::runtime::Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let store = Arc::new(CountingStore::new(Arc::new(DirStore::open(
+            &config.source_dir,
+        )?)));
+        let retrying: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
+            Arc::clone(&store) as Arc<dyn ObjectStore>,
+            RetrySettings::default(),
+        ));
+        let marker = find_or_make(&config, &*retrying, &runtime, &*clock)?;
+        let folders = Folders::new(
+            &config.state_base,
+            &marker.volume,
+            config.cache_dir.as_deref(),
+        );
+        folders.make()?;
+        let locks = Locks::take(&folders, &config.source_dir, config.read_only)?;
+        let in_store = match folders.has_metadata() {
+            true => publish::published_lsn(&*retrying, &runtime)?,
+            false => publish::restore(&*retrying, &runtime, &folders)?,
+        };
+        let staging_limit_bytes = config
+            .staging_limit_bytes
+            .unwrap_or_else(|| default_staging(&folders.segments));
+        let waker = Waker::default();
+        let pressure = waker.clone();
+        let parts = open_parts(
+            &config,
+            &folders,
+            &store,
+            &runtime,
+            clock,
+            staging_limit_bytes,
+        )?;
+        let engine = Arc::new(Engine::new(Parts {
+            pressure: Box::new(move || pressure.wake()),
+            ..parts
+        }));
+        if config.read_only {
+            engine
+                .ns
+                .set_read_only(Some("it was mounted with `ro`".into()));
+        }
+        let last_error = Arc::new(Mutex::new(None));
+        let packer = Arc::new(Packer::new(
+            Arc::clone(&engine),
+            runtime.clone(),
+            seed(),
+            staging_limit_bytes,
+        ));
+        let volume = Arc::new(Self {
+            engine,
+            marker,
+            state_dir: folders.state,
+            store,
+            retrying,
+            runtime,
+            packer,
+            staging_limit_bytes,
+            in_store: AtomicU64::new(in_store),
+            publishing: Mutex::new(()),
+            behind_since: Mutex::new(None),
+            last_error,
+            workers: Mutex::new(Vec::new()),
+            locks: Mutex::new(Some(locks)),
+        });
+        volume
+            .start_workers(&waker, config.read_only)
+            .map_err(|e| OpenError::State(format!("cannot start a thread: {e}")))?;
+        Ok(volume)
+    }
+
+    fn start_workers(self: &Arc<Self>, pack_waker: &Waker, read_only: bool) -> std::io::Result<()> {
+        if read_only {
+            return Ok(());
+        }
+        let mut workers = self.workers.lock();
+        let (packer, last, stop) = (
+            Arc::clone(&self.packer),
+            Arc::clone(&self.last_error),
+            pack_waker.clone(),
+        );
+        workers.push(Worker::start(
+            "weldr-packer",
+            pack_waker,
+            PACK_INTERVAL,
+            move || {
+                if let Err(error) = packer.round(&stop) {
+                    super::note_trouble(&last, "packing failed and will be tried again", &error);
+                }
+            },
+        )?);
+        let engine = Arc::clone(&self.engine);
+        workers.push(Worker::start(
+            "weldr-rewrite",
+            &Waker::default(),
+            REWRITE_INTERVAL,
+            move || {
+                super::rewrite::round(&engine);
+            },
+        )?);
+        let volume = Arc::downgrade(self);
+        workers.push(Worker::start(
+            "weldr-publish",
+            &Waker::default(),
+            PUBLISH_INTERVAL,
+            move || {
+                if let Some(volume) = volume.upgrade() {
+                    volume.publish_if_changed();
+                }
+            },
+        )?);
+        Ok(())
+    }
+}
+
+fn find_or_make(
+    config: &VolumeConfig,
+    store: &dyn ObjectStore,
+    runtime: &tokio::runtime::Handle,
+    clock: &dyn Clock,
+) -> Result<Marker, OpenError> {
+    let place = store.describe();
+    match runtime.block_on(store.get(MARKER_KEY, None)) {
+        Ok(object) => return Marker::parse(&object.bytes, &place),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let other = holds_something_else(&config.source_dir).map_err(|error| OpenError::StateDir {
+        dir: config.source_dir.clone(),
+        error,
+    })?;
+    if let Some(name) = other {
+        return Err(OpenError::NotAVolume {
+            place,
+            detail: format!("it holds \"{name}\" and no {MARKER_KEY}"),
+        });
+    }
+    if config.read_only {
+        return Err(OpenError::NoVolume(place));
+    }
+    let id = PackId::random(&mut SmallRng::from_os_rng());
+    let marker = Marker::new(
+        id.to_string(),
+        u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0),
+    );
+    runtime.block_on(marker.put(store))?;
+    Ok(marker)
+}
+
+/// Opens what the engine is made of; `pressure` is filled in by the caller.
+fn open_parts(
+    config: &VolumeConfig,
+    folders: &Folders,
+    store: &Arc<CountingStore>,
+    runtime: &tokio::runtime::Handle,
+    clock: Arc<dyn Clock>,
+    staging_limit_bytes: u64,
+) -> Result<Parts, OpenError> {
+    let settings = SegmentSettings {
+        staging_limit_bytes,
+        ..SegmentSettings::default()
+    };
+    let segments = Arc::new(SegmentStore::open(&folders.segments, settings, 0, seed())?);
+    let meta = MetaSettings {
+        dir: folders.meta.clone(),
+        checkpoint_interval: config.checkpoint_interval,
+        boot_id: boot_id(),
+        seed: seed(),
+        ..MetaSettings::default()
+    };
+    let owner = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    let ns = Namespace::open(
+        meta,
+        Arc::new(Barrier(Arc::clone(&segments))),
+        owner,
+        clock.now_ns(),
+    );
+    let ns = ns.map_err(|error| match error {
+        MetaError::Damaged { .. } => OpenError::DamagedState {
+            dir: folders.meta.clone(),
+            error,
+        },
+        MetaError::NewerFormat { .. } => OpenError::State(error.to_string()),
+        other => OpenError::State(format!(
+            "cannot open the local state in {}: {other}",
+            folders.meta.display()
+        )),
+    })?;
+    tidy_segments(&ns, &segments)?;
+    let pack_ids: FxHashMap<u64, PackId> = ns
+        .packs()?
+        .into_iter()
+        .map(|p| (p.pack, PackId(p.id)))
+        .collect();
+    let packs_config = PacksConfig {
+        cache_bytes: config.cache_bytes,
+        frame_cache_bytes: config.frame_cache_bytes,
+        free_floor_ratio: config.free_floor_ratio,
+        read_deadline: config.read_deadline,
+        ..PacksConfig::new(&folders.packs)
+    };
+    let packs = Packs::open(
+        packs_config,
+        Arc::clone(store) as Arc<dyn ObjectStore>,
+        runtime.clone(),
+        Vec::new(),
+    )?;
+    Ok(Parts {
+        ns,
+        segments,
+        packs: Arc::new(packs),
+        pack_ids,
+        clock,
+        pressure: Box::new(|| ()),
+        space: config.source_dir.clone(),
+    })
+}
+
+/// Releases the segments nobody names any more and tells the others how much of them is in use.
+fn tidy_segments(ns: &Namespace, segments: &SegmentStore) -> Result<(), OpenError> {
+    let named: rustc_hash::FxHashSet<u64> = ns.segments()?.into_iter().collect();
+    for id in segments.ids() {
+        if !named.contains(&id.0) {
+            segments.release(id)?;
+            continue;
+        }
+        let extents = ns.segment_extents(id.0)?;
+        let end = extents
+            .iter()
+            .filter_map(|(_, location, _)| match location.place {
+                weldrfs_meta::Place::Segment { offset, .. } => Some(offset + location.len),
+                weldrfs_meta::Place::Pack { .. } => None,
+            });
+        if let Some(end) = end.max() {
+            segments.set_used_bytes(id, end);
+        }
+    }
+    if let Some(lost) = named.iter().find(|id| !segments.exists(SegmentId(**id))) {
+        return Err(OpenError::State(format!(
+            "segment {} is missing although files have bytes in it: bring it back, or restore from the store",
+            SegmentId(*lost)
+        )));
+    }
+    Ok(())
+}
+
+fn default_staging(dir: &Path) -> u64 {
+    let free = rustix::fs::statvfs(dir).map_or(0, |v| v.f_bavail * v.f_frsize);
+    (free / STAGING_SHARE).max(LEAST_STAGING_BYTES)
+}
+
+/// The machine's boot; all zeros where the kernel does not say, which makes every restart look like the same boot.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&hex, 16).map_or([0; 16], u128::to_be_bytes)
+}
+
+fn seed() -> u64 {
+    use rand::Rng;
+    SmallRng::from_os_rng().random()
+}

@@ -1,0 +1,205 @@
+//! The packer: live bytes of sealed segments become packs, packs go to the store, and only then does the location
+//! table say so and the segment go. What died before that is never uploaded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rustc_hash::FxHashMap;
+use weldrfs_blockstore::{PackBuilder, PackId, PackSettings, SegmentId};
+use weldrfs_meta::{ExtentId, PackRow, Piece};
+
+use super::worker::Waker;
+use crate::engine::Engine;
+use crate::error::FsError;
+
+/// A segment rests this long before it is packed: much of what is written dies young.
+const REST: Duration = Duration::from_secs(10);
+/// Above this share of the staging limit nothing rests.
+const PRESSURE: f64 = 0.5;
+/// Most uncompressed bytes that are packed in one round before the next look at the queue.
+const ROUND_BYTES: u64 = 256 << 20;
+
+/// What a pack in the making holds.
+struct Making {
+    builder: PackBuilder,
+    id: PackId,
+    moved: Vec<(ExtentId, u64)>,
+}
+
+/// See the module.
+pub(crate) struct Packer {
+    engine: Arc<Engine>,
+    runtime: tokio::runtime::Handle,
+    settings: PackSettings,
+    staging_limit_bytes: u64,
+    /// One round at a time; the ids' randomness.
+    turn: Mutex<SmallRng>,
+    /// When a sealed segment was first seen.
+    seen: Mutex<FxHashMap<SegmentId, Instant>>,
+    next_pack: AtomicU64,
+    /// When the segment that is written to was first seen with this many bytes.
+    active: Mutex<(u64, Instant)>,
+}
+
+impl Packer {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        runtime: tokio::runtime::Handle,
+        seed: u64,
+        staging_limit_bytes: u64,
+    ) -> Self {
+        let last = engine.pack_ids.read().keys().max().copied().unwrap_or(0);
+        Self {
+            engine,
+            runtime,
+            settings: PackSettings::default(),
+            staging_limit_bytes,
+            turn: Mutex::new(SmallRng::seed_from_u64(seed)),
+            seen: Mutex::default(),
+            next_pack: AtomicU64::new(last + 1),
+            active: Mutex::new((0, Instant::now())),
+        }
+    }
+
+    /// Packs what has rested long enough, or everything sealed when staging is short.
+    pub(crate) fn round(&self, stop: &Waker) -> Result<(), FsError> {
+        let segments = &self.engine.segments;
+        let short = segments.staged_bytes() as f64 > self.staging_limit_bytes as f64 * PRESSURE;
+        if short || self.active_rests() {
+            segments.seal_active();
+        }
+        let now = Instant::now();
+        let ready: Vec<SegmentId> = {
+            let mut seen = self.seen.lock();
+            let sealed = segments.sealed();
+            seen.retain(|id, _| sealed.iter().any(|s| s.id == *id));
+            sealed
+                .iter()
+                .filter(|s| now.duration_since(*seen.entry(s.id).or_insert(now)) >= REST || short)
+                .map(|s| s.id)
+                .collect()
+        };
+        self.pack(&ready, || stop.stopping())
+    }
+
+    /// Seals what is being written and packs everything there is. Fails when the deadline passes.
+    pub(crate) fn pack_all(&self, deadline: Instant) -> Result<(), FsError> {
+        self.engine.segments.seal_active();
+        let all: Vec<SegmentId> = self.engine.segments.sealed().iter().map(|s| s.id).collect();
+        self.pack(&all, || Instant::now() >= deadline)
+    }
+
+    /// Whether nothing was appended for a while although something waits.
+    fn active_rests(&self) -> bool {
+        let staged = self.engine.segments.staged_bytes();
+        let mut active = self.active.lock();
+        if active.0 != staged {
+            *active = (staged, Instant::now());
+        }
+        staged > 0 && active.1.elapsed() >= REST
+    }
+
+    fn pack(&self, ids: &[SegmentId], enough: impl Fn() -> bool) -> Result<(), FsError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut rng = self.turn.lock();
+        let ns = &self.engine.ns;
+        // Everything that names these segments is in SQLite afterwards: they are sealed and nobody appends to them.
+        ns.checkpoint(ns.acknowledged())?;
+        let mut making: Option<Making> = None;
+        let mut emptied = Vec::new();
+        let mut bytes = 0;
+        for id in ids {
+            if enough() || bytes > ROUND_BYTES {
+                break;
+            }
+            if !self.engine.segments.exists(*id) {
+                continue;
+            }
+            bytes += self.pack_segment(*id, &mut making, &mut rng)?;
+            emptied.push(*id);
+        }
+        self.finish(making.take())?;
+        for id in emptied {
+            self.engine.segments.release(id)?;
+            self.seen.lock().remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Puts the live extents of a segment into packs. Returns how many bytes that were.
+    fn pack_segment(
+        &self,
+        id: SegmentId,
+        making: &mut Option<Making>,
+        rng: &mut SmallRng,
+    ) -> Result<u64, FsError> {
+        let mut bytes = 0;
+        let mut dead = Vec::new();
+        for (extent, location, live) in self.engine.ns.segment_extents(id.0)? {
+            if !live {
+                dead.push(extent);
+                continue;
+            }
+            let whole = Piece {
+                offset: 0,
+                len: location.len,
+                extent,
+                extent_offset: 0,
+            };
+            let data = self.engine.read_piece(&whole, true)?.unwrap_or_default();
+            if making
+                .as_ref()
+                .is_some_and(|m| !m.builder.has_room(data.len() as u64))
+            {
+                self.finish(making.take())?;
+            }
+            let current = making.get_or_insert_with(|| {
+                let id = PackId::random(rng);
+                Making {
+                    builder: PackBuilder::new(id, &self.settings),
+                    id,
+                    moved: Vec::new(),
+                }
+            });
+            let offset = current.builder.push(extent.0, &data);
+            current.moved.push((extent, offset));
+            bytes += data.len() as u64;
+        }
+        if !dead.is_empty() {
+            self.engine.ns.move_extents(None, Vec::new(), dead)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Uploads a pack and, once that is confirmed, moves its extents.
+    fn finish(&self, making: Option<Making>) -> Result<(), FsError> {
+        let Some(Making { builder, id, moved }) = making else {
+            return Ok(());
+        };
+        let built = builder.finish();
+        self.engine.packs.put_local(&built)?;
+        self.runtime.block_on(self.engine.packs.upload(id))?;
+        let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
+        let made_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as u64);
+        let row = PackRow {
+            pack,
+            id: id.0,
+            bytes: built.bytes.len() as u64,
+            raw_len: built.raw_len,
+            extents: built.extents.len() as u64,
+            made_ms,
+        };
+        // A reader may meet the new place the moment it is committed.
+        self.engine.pack_ids.write().insert(pack, id);
+        self.engine.ns.move_extents(Some(row), moved, Vec::new())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Metadata in the store: a full copy of the database, and the head that names the newest one.
+//!
+//! In this version every publication is a full copy, made on `sync`, on unmount and now and then. Data goes first: a
+//! head never names what is not there.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
+
+use super::figures::SyncReport;
+use super::layout::Folders;
+use super::open::OpenError;
+use super::{Volume, note_trouble};
+use crate::error::FsError;
+
+/// Key of the head.
+const HEAD_KEY: &str = "head.json";
+/// Compression of a copy of the database.
+const ZSTD_LEVEL: i32 = 3;
+/// Rounds of packing in one sync; each takes what came meanwhile.
+const SYNC_ROUNDS: usize = 3;
+
+/// The head object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// Version of this object's format.
+    version: u32,
+    /// The last operation the copy holds.
+    lsn: u64,
+    /// Key of the compressed copy.
+    snapshot: String,
+    /// Bytes of the copy before compression.
+    snapshot_bytes: u64,
+    /// CRC-32C of the compressed object... as zstd's own checksum guards the content.
+    created_ms: u64,
+}
+
+async fn read_head(store: &dyn ObjectStore) -> Result<Option<Head>, OpenError> {
+    match store.get(HEAD_KEY, None).await {
+        Ok(object) => {
+            let head: Head = serde_json::from_slice(&object.bytes).map_err(|e| {
+                OpenError::State(format!("{HEAD_KEY} in the store is damaged: {e}"))
+            })?;
+            if head.version > super::layout::FORMAT_VERSION {
+                return Err(OpenError::NewerFormat {
+                    found: head.version,
+                    known: super::layout::FORMAT_VERSION,
+                });
+            }
+            Ok(Some(head))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The last operation that the store alone can restore; 0 when nothing was published.
+pub(super) fn published_lsn(
+    store: &dyn ObjectStore,
+    runtime: &tokio::runtime::Handle,
+) -> Result<u64, OpenError> {
+    Ok(runtime
+        .block_on(read_head(store))?
+        .map_or(0, |head| head.lsn))
+}
+
+/// Brings the newest published metadata to this machine, which has none. Returns its LSN; 0 for a new volume.
+pub(super) fn restore(
+    store: &dyn ObjectStore,
+    runtime: &tokio::runtime::Handle,
+    folders: &Folders,
+) -> Result<u64, OpenError> {
+    let Some(head) = runtime.block_on(read_head(store))? else {
+        return Ok(0);
+    };
+    let object = runtime.block_on(store.get(&head.snapshot, None))?;
+    let limit = usize::try_from(head.snapshot_bytes).unwrap_or(usize::MAX);
+    let database = zstd::bulk::decompress(&object.bytes, limit)
+        .map_err(|e| OpenError::State(format!("{} in the store is damaged: {e}", head.snapshot)))?;
+    let state = |error| OpenError::StateDir {
+        dir: folders.meta.clone(),
+        error,
+    };
+    let temporary = folders.meta.join("meta.db.restoring");
+    fs::write(&temporary, database).map_err(state)?;
+    fs::File::open(&temporary)
+        .and_then(|f| f.sync_all())
+        .map_err(state)?;
+    fs::rename(&temporary, folders.meta.join("meta.db")).map_err(state)?;
+    fs::File::open(&folders.meta)
+        .and_then(|f| f.sync_all())
+        .map_err(state)?;
+    tracing::info!(
+        lsn = head.lsn,
+        "this machine had no metadata: took the newest from the store"
+    );
+    Ok(head.lsn)
+}
+
+impl Volume {
+    /// Waits until everything acknowledged before the call can be restored from the store alone.
+    ///
+    /// # Errors
+    /// What kept it from getting there before the deadline; what is missing goes up later.
+    pub fn sync(&self, deadline: Duration) -> Result<SyncReport, FsError> {
+        let started = Instant::now();
+        let upto = self.engine.ns.acknowledged().0;
+        if self.in_store.load(Ordering::Acquire) < upto {
+            let _one = self.publishing.lock();
+            if self.in_store.load(Ordering::Acquire) < upto {
+                self.publish(started + deadline)?;
+            }
+        }
+        let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(SyncReport {
+            in_store_lsn: self.in_store.load(Ordering::Acquire),
+            waited_ms,
+        })
+    }
+
+    /// The occasional publication.
+    pub(super) fn publish_if_changed(&self) {
+        if self.in_store.load(Ordering::Acquire) < self.engine.ns.acknowledged().0
+            && let Err(error) = self.sync(Duration::from_secs(600))
+        {
+            note_trouble(
+                &self.last_error,
+                "publishing the metadata failed and will be tried again",
+                &error,
+            );
+        }
+    }
+
+    /// The caller holds `publishing`.
+    fn publish(&self, deadline: Instant) -> Result<(), FsError> {
+        let copy = self.state_dir.join("publish.db");
+        // A former process may have been killed in the middle.
+        let _ = fs::remove_file(&copy);
+        let result = self.publish_copy(&copy, deadline);
+        let _ = fs::remove_file(&copy);
+        result
+    }
+
+    fn publish_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<(), FsError> {
+        let io = |error: std::io::Error| FsError::Meta(error.into());
+        let mut lsn = None;
+        for _ in 0..SYNC_ROUNDS {
+            self.packer.pack_all(deadline)?;
+            let _ = fs::remove_file(copy);
+            let taken = self.engine.ns.copy_database(copy.to_owned())?;
+            if !names_segments(copy)? {
+                lsn = Some(taken);
+                break;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        let Some(lsn) = lsn else {
+            return Err(FsError::Damaged(
+                "the store is too slow to keep up; what is missing goes up later".into(),
+            ));
+        };
+        let database = fs::read(copy).map_err(io)?;
+        let compressed = zstd::bulk::compress(&database, ZSTD_LEVEL).map_err(io)?;
+        let nonce: u64 = SmallRng::from_os_rng().random();
+        let head = Head {
+            version: super::layout::FORMAT_VERSION,
+            lsn: lsn.0,
+            snapshot: format!("meta/{:016x}-{nonce:016x}.db.zst", lsn.0),
+            snapshot_bytes: database.len() as u64,
+            created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let put = self.put_head(&head, compressed);
+        let put = self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, put).await });
+        match put {
+            Ok(Ok(())) => {
+                self.in_store.store(lsn.0, Ordering::Release);
+                *self.behind_since.lock() = None;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(store_error(error)),
+            Err(_) => Err(FsError::Damaged(
+                "the store did not answer before the deadline".into(),
+            )),
+        }
+    }
+
+    async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), StoreError> {
+        let old = match self.retrying.get(HEAD_KEY, None).await {
+            Ok(object) => serde_json::from_slice::<Head>(&object.bytes).ok(),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        self.retrying
+            .put(
+                &head.snapshot,
+                Bytes::from(compressed),
+                PutCondition::IfAbsent,
+            )
+            .await?;
+        let body = serde_json::to_vec_pretty(head).map_err(|e| StoreError::Invalid {
+            what: e.to_string(),
+        })?;
+        self.retrying
+            .put(HEAD_KEY, Bytes::from(body), PutCondition::Always)
+            .await?;
+        // Only now is the former copy nobody's.
+        if let Some(old) = old.filter(|old| old.snapshot != head.snapshot) {
+            self.retrying.delete(&[old.snapshot]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a copy of the database names local segments: then the store alone could not restore it.
+fn names_segments(copy: &std::path::Path) -> Result<bool, FsError> {
+    Ok(weldrfs_meta::database_names_segments(copy)?)
+}
+
+fn store_error(error: StoreError) -> FsError {
+    FsError::Meta(weldrfs_meta::MetaError::Io(std::io::Error::other(
+        error.to_string(),
+    )))
+}
