@@ -1,0 +1,103 @@
+//! What a volume answers: the trait that the binary implements, and the requests. No transport in here.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+use crate::status::{DropReport, SyncReport, VolumeStatus};
+
+/// Version of the API; the first part of every path (`/v1/...`).
+pub const API_VERSION: u32 = 1;
+
+/// How long a sync waits when the request names no deadline.
+pub const SYNC_DEADLINE_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// The longest deadline a sync may ask for.
+pub const SYNC_DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A mounted volume, as the control plane sees it.
+///
+/// Implementations answer from their own threads where the work blocks; the server runs these futures on its runtime.
+#[async_trait]
+pub trait VolumeApi: Send + Sync + 'static {
+    /// What the volume says about itself. Cheap: callers poll it.
+    async fn status(&self) -> Result<VolumeStatus, ApiError>;
+
+    /// Waits until everything acknowledged before the call can be restored from the store alone.
+    ///
+    /// # Errors
+    /// [`ApiError::DeadlineExceeded`] with what is left when `deadline` passes first; nothing is lost by it.
+    async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError>;
+
+    /// Empties the local caches of file content (packs and frames), never what the store does not hold yet.
+    async fn drop_caches(&self) -> Result<DropReport, ApiError>;
+}
+
+/// Body of `POST /v1/sync`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncRequest {
+    /// How long to wait, in milliseconds; [`SYNC_DEADLINE_DEFAULT`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+impl SyncRequest {
+    /// The deadline to wait for.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for zero and for more than [`SYNC_DEADLINE_MAX`].
+    pub fn deadline(&self) -> Result<Duration, ApiError> {
+        let Some(milliseconds) = self.deadline_ms else {
+            return Ok(SYNC_DEADLINE_DEFAULT);
+        };
+        let deadline = Duration::from_millis(milliseconds);
+        if deadline.is_zero() || deadline > SYNC_DEADLINE_MAX {
+            return Err(ApiError::InvalidRequest(format!(
+                "deadline_ms takes 1 to {} milliseconds, not {milliseconds}",
+                SYNC_DEADLINE_MAX.as_millis()
+            )));
+        }
+        Ok(deadline)
+    }
+}
+
+/// Body of `POST /v1/drop-caches`: nothing to choose yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropRequest {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_without_a_deadline_waits_for_the_default() {
+        assert_eq!(
+            SyncRequest::default().deadline().unwrap(),
+            SYNC_DEADLINE_DEFAULT
+        );
+    }
+
+    #[test]
+    fn senseless_deadlines_are_refused_with_the_range() {
+        for deadline_ms in [0, SYNC_DEADLINE_MAX.as_millis() as u64 + 1, u64::MAX] {
+            let error = SyncRequest {
+                deadline_ms: Some(deadline_ms),
+            }
+            .deadline()
+            .unwrap_err();
+            assert!(error.to_string().contains("1 to 86400000"), "{error}");
+        }
+        assert_eq!(
+            SyncRequest {
+                deadline_ms: Some(1)
+            }
+            .deadline()
+            .unwrap(),
+            Duration::from_millis(1)
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Errors of the volume API, and the one place that maps them to HTTP and back.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+/// What the receiver of an error should do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// The same request may succeed later.
+    Retry,
+    /// Something has to be changed first: the request, or the machine.
+    Fix,
+    /// Nobody can help from outside; the log says more.
+    GiveUp,
+}
+
+/// Why the API did not do what it was asked. Every message is written for the person who reads it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// The request makes no sense. Fix it.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// No such path in this version of the API. Fix it.
+    #[error("{0}")]
+    NotFound(String),
+    /// The path exists, the method does not. Fix it.
+    #[error("{0}")]
+    MethodNotAllowed(String),
+    /// The body is larger than the API takes. Fix it.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The body is not JSON. Fix it.
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// The volume takes no writes, so there is nothing to wait for. Fix what the message names.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The deadline passed; what was under way goes on. Retry.
+    #[error("{0}")]
+    DeadlineExceeded(String),
+    /// The object store does not answer. Retry.
+    #[error("{0}")]
+    StoreUnavailable(String),
+    /// The volume is being unmounted. Retry after the next mount.
+    #[error("{0}")]
+    ShuttingDown(String),
+    /// No volume answers on the socket. Fix: mount it.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The volume's answer could not be understood. Give up: another version, or damage.
+    #[error("{0}")]
+    BadAnswer(String),
+    /// A fault of the volume's own. Give up; its log says more.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The JSON that every error is sent as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Stable name of the kind of error.
+    pub code: String,
+    /// What happened and what to do about it.
+    pub message: String,
+    /// Names this request in the log of the volume.
+    pub request_id: String,
+}
+
+impl ApiError {
+    /// The stable name and the HTTP status of this error.
+    fn wire(&self) -> (&'static str, StatusCode) {
+        match self {
+            Self::InvalidRequest(_) => ("invalid_request", StatusCode::BAD_REQUEST),
+            Self::NotFound(_) => ("not_found", StatusCode::NOT_FOUND),
+            Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::TooLarge(_) => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::UnsupportedMediaType(_) => {
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+            Self::ReadOnly(_) => ("read_only", StatusCode::CONFLICT),
+            Self::DeadlineExceeded(_) => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
+            Self::StoreUnavailable(_) => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::ShuttingDown(_) => ("shutting_down", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Unreachable(_) => ("unreachable", StatusCode::BAD_GATEWAY),
+            Self::BadAnswer(_) => ("bad_answer", StatusCode::BAD_GATEWAY),
+            Self::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    /// The stable name of this error, as sent in [`ErrorBody::code`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.wire().0
+    }
+
+    /// The HTTP status this error is sent with.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.wire().1.as_u16()
+    }
+
+    /// What the receiver should do about it.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::DeadlineExceeded(_) | Self::StoreUnavailable(_) | Self::ShuttingDown(_) => {
+                Advice::Retry
+            }
+            Self::InvalidRequest(_)
+            | Self::NotFound(_)
+            | Self::MethodNotAllowed(_)
+            | Self::TooLarge(_)
+            | Self::UnsupportedMediaType(_)
+            | Self::ReadOnly(_)
+            | Self::Unreachable(_) => Advice::Fix,
+            Self::BadAnswer(_) | Self::Internal(_) => Advice::GiveUp,
+        }
+    }
+
+    /// This error as JSON for the request named `request_id`.
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> ErrorBody {
+        ErrorBody {
+            code: self.code().to_owned(),
+            message: self.to_string(),
+            request_id: request_id.to_owned(),
+        }
+    }
+
+    /// The error that `body` was made from. A code from a newer version becomes [`ApiError::BadAnswer`].
+    #[must_use]
+    pub fn from_body(body: ErrorBody) -> Self {
+        let ErrorBody {
+            code,
+            message,
+            request_id,
+        } = body;
+        match code.as_str() {
+            "invalid_request" => Self::InvalidRequest(message),
+            "not_found" => Self::NotFound(message),
+            "method_not_allowed" => Self::MethodNotAllowed(message),
+            "too_large" => Self::TooLarge(message),
+            "unsupported_media_type" => Self::UnsupportedMediaType(message),
+            "read_only" => Self::ReadOnly(message),
+            "deadline_exceeded" => Self::DeadlineExceeded(message),
+            "store_unavailable" => Self::StoreUnavailable(message),
+            "shutting_down" => Self::ShuttingDown(message),
+            "unreachable" => Self::Unreachable(message),
+            "bad_answer" => Self::BadAnswer(message),
+            "internal" => Self::Internal(format!("{message} (request {request_id})")),
+            _ => Self::BadAnswer(format!("{message} ({code}, request {request_id})")),
+        }
+    }
+}
+
+/// The status only: the server's outermost layer writes the body, because it knows the request's id.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.wire().1.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<ApiError> {
+        let text = || "text".to_owned();
+        vec![
+            ApiError::InvalidRequest(text()),
+            ApiError::NotFound(text()),
+            ApiError::MethodNotAllowed(text()),
+            ApiError::TooLarge(text()),
+            ApiError::UnsupportedMediaType(text()),
+            ApiError::ReadOnly(text()),
+            ApiError::DeadlineExceeded(text()),
+            ApiError::StoreUnavailable(text()),
+            ApiError::ShuttingDown(text()),
+            ApiError::Unreachable(text()),
+            ApiError::BadAnswer(text()),
+        ]
+    }
+
+    #[test]
+    fn every_error_survives_the_wire() {
+        for error in all() {
+            assert!(error.status() >= 400);
+            assert_eq!(ApiError::from_body(error.body("r-1")), error);
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_volume_keeps_the_request_id_for_its_log() {
+        let error = ApiError::from_body(ApiError::Internal("broke".into()).body("r-7"));
+        assert_eq!(error, ApiError::Internal("broke (request r-7)".into()));
+        assert_eq!(error.advice(), Advice::GiveUp);
+    }
+
+    #[test]
+    fn an_unknown_code_is_a_bad_answer_that_names_it() {
+        let body = ErrorBody {
+            code: "teapot".into(),
+            message: "no".into(),
+            request_id: "r-2".into(),
+        };
+        assert_eq!(
+            ApiError::from_body(body),
+            ApiError::BadAnswer("no (teapot, request r-2)".into())
+        );
+    }
+}

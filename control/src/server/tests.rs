@@ -1,0 +1,248 @@
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::client::VolumeClient;
+use crate::error::ErrorBody;
+use crate::socket::bind_volume_socket;
+
+/// Answers from fixed values; a sync shorter than a second runs into its deadline.
+struct FixedVolume;
+
+#[async_trait]
+impl VolumeApi for FixedVolume {
+    async fn status(&self) -> Result<VolumeStatus, ApiError> {
+        Ok(VolumeStatus {
+            pid: 42,
+            inodes: 7,
+            ..VolumeStatus::default()
+        })
+    }
+
+    async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError> {
+        if deadline < Duration::from_secs(1) {
+            return Err(ApiError::DeadlineExceeded("3 records are left".into()));
+        }
+        Ok(SyncReport {
+            in_store_lsn: 9,
+            waited_ms: 1,
+        })
+    }
+
+    async fn drop_caches(&self) -> Result<DropReport, ApiError> {
+        Err(ApiError::Internal("broken".into()))
+    }
+}
+
+struct Running {
+    path: std::path::PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+fn start() -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume.sock");
+    let listener = bind_volume_socket(&path).unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(serve_volume(listener, Arc::new(FixedVolume), async {
+        drop(stopped.await)
+    }));
+    Running {
+        path,
+        stop: Some(stop),
+        task,
+        _dir: dir,
+    }
+}
+
+/// Sends `request` as it is and returns the status and the error of the answer.
+async fn raw(path: &std::path::Path, request: &str) -> (u16, ErrorBody) {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let body: ErrorBody =
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer}"));
+    let id_line = format!("x-request-id: {}", body.request_id);
+    assert!(head.contains(&id_line), "{head} lacks {id_line}");
+    assert!(
+        head.to_ascii_lowercase()
+            .contains("content-type: application/json"),
+        "{head}"
+    );
+    (status, body)
+}
+
+fn post(path: &str, kind: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: v\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn client_and_server_understand_each_other() {
+    let running = start();
+    let client = VolumeClient::new(&running.path);
+    let status = client.status().await.unwrap();
+    assert_eq!((status.pid, status.inodes), (42, 7));
+    assert_eq!(client.sync(None).await.unwrap().in_store_lsn, 9);
+    let error = client
+        .sync(Some(Duration::from_millis(5)))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        ApiError::DeadlineExceeded("3 records are left".into())
+    );
+    let error = client.drop_caches().await.unwrap_err();
+    assert!(
+        matches!(&error, ApiError::Internal(text) if text.contains("broken (request r-")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn wrong_requests_get_the_one_shape_of_an_error() {
+    let running = start();
+    let json = "application/json";
+    let large = format!("{{\"deadline_ms\":{}}}", " ".repeat(BODY_MAX));
+    let cases = [
+        (
+            "GET /v1/nothing HTTP/1.1\r\nhost: v\r\nconnection: close\r\n\r\n".to_owned(),
+            404,
+            "not_found",
+        ),
+        (
+            "GET /v2/status HTTP/1.1\r\nhost: v\r\nconnection: close\r\n\r\n".to_owned(),
+            404,
+            "not_found",
+        ),
+        (
+            "PUT /v1/status HTTP/1.1\r\nhost: v\r\nconnection: close\r\n\r\n".to_owned(),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            post("/v1/sync", json, "{\"deadline\":5}"),
+            400,
+            "invalid_request",
+        ),
+        (
+            post("/v1/sync", json, "{\"deadline_ms\":0}"),
+            400,
+            "invalid_request",
+        ),
+        (post("/v1/sync", json, "{"), 400, "invalid_request"),
+        (
+            post("/v1/drop-caches", json, "{\"all\":true}"),
+            400,
+            "invalid_request",
+        ),
+        (
+            post("/v1/sync", "text/plain", "{}"),
+            415,
+            "unsupported_media_type",
+        ),
+        (post("/v1/sync", json, &large), 413, "too_large"),
+    ];
+    for (request, status, code) in cases {
+        let (got, body) = raw(&running.path, &request).await;
+        assert_eq!(
+            (got, body.code.as_str()),
+            (status, code),
+            "{request:.80}: {}",
+            body.message
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_named_in_the_answer() {
+    let running = start();
+    let (_, body) = raw(
+        &running.path,
+        &post("/v1/sync", "application/json", "{\"deadline\":5}"),
+    )
+    .await;
+    assert!(
+        body.message.contains("`deadline`") && body.message.contains("`deadline_ms`"),
+        "{}",
+        body.message
+    );
+}
+
+#[tokio::test]
+async fn an_empty_body_means_the_defaults() {
+    let running = start();
+    let request = "POST /v1/drop-caches HTTP/1.1\r\nhost: v\r\nconnection: close\r\n\r\n";
+    assert_eq!(raw(&running.path, request).await.1.code, "internal");
+}
+
+#[tokio::test]
+async fn a_head_too_large_is_refused_and_the_server_goes_on() {
+    let running = start();
+    let mut stream = UnixStream::connect(&running.path).await.unwrap();
+    let request = format!(
+        "GET /v1/status HTTP/1.1\r\nx: {}\r\n\r\n",
+        "a".repeat(HEAD_MAX)
+    );
+    // The server may close before all is written; its answer is what counts.
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert_eq!(
+        VolumeClient::new(&running.path).status().await.unwrap().pid,
+        42
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_arrives_times_out() {
+    let running = start();
+    let head = "POST /v1/sync HTTP/1.1\r\nhost: v\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let (status, body) = raw(&running.path, head).await;
+    assert_eq!((status, body.code.as_str()), (504, "deadline_exceeded"));
+}
+
+#[tokio::test]
+async fn more_connections_than_slots_are_served_in_turn() {
+    let running = start();
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        idle.push(UnixStream::connect(&running.path).await.unwrap());
+    }
+    let client = VolumeClient::new(&running.path);
+    let waiting = tokio::spawn(async move { client.status().await });
+    tokio::task::yield_now().await;
+    idle.pop();
+    assert_eq!(waiting.await.unwrap().unwrap().pid, 42);
+}
+
+#[tokio::test]
+async fn stopping_closes_the_socket_and_ends_the_server() {
+    let mut running = start();
+    let client = VolumeClient::new(&running.path);
+    client.status().await.unwrap();
+    let idle = UnixStream::connect(&running.path).await.unwrap();
+    running.stop.take().unwrap().send(()).unwrap();
+    tokio::time::timeout(STOP_GRACE * 5, &mut running.task)
+        .await
+        .expect("the server ends")
+        .unwrap();
+    assert!(matches!(
+        client.status().await,
+        Err(ApiError::Unreachable(_))
+    ));
+    drop(idle);
+}

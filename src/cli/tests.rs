@@ -1,0 +1,116 @@
+use super::*;
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split(' ').map(OsString::from).collect()
+}
+
+fn mount(line: &str) -> mount::Request {
+    match parse(words(line)) {
+        Ok(Invocation::Mount(request)) => request,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn refusal(line: &str) -> String {
+    parse(words(line)).expect_err(line).to_string()
+}
+
+#[test]
+fn every_way_of_mounting_is_the_same_request() {
+    let expected = mount::Request {
+        source: "file:///srv".into(),
+        mountpoint: "/mnt".into(),
+        options: vec!["rw,dev,suid".into()],
+        foreground: false,
+        fake: false,
+        sloppy: false,
+        namespace: None,
+    };
+    for line in [
+        "weldrfs mount file:///srv /mnt -o rw,dev,suid",
+        "weldrfs mount -o rw,dev,suid file:///srv /mnt",
+        "weldrfs file:///srv /mnt -o rw,dev,suid",
+        "/usr/bin/weldrfs file:///srv /mnt -o rw,dev,suid",
+        "mount.fuse.weldrfs file:///srv /mnt -o rw,dev,suid",
+        "/sbin/mount.fuse.weldrfs file:///srv /mnt -n -v -o rw,dev,suid -t fuse.weldrfs",
+        "/sbin/mount.weldrfs -o rw,dev,suid file:///srv /mnt",
+    ] {
+        assert_eq!(mount(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn the_helpers_flags_are_understood() {
+    let request = mount("mount.fuse.weldrfs file:///srv /mnt -sfnv -N 77 -o ro -o noatime");
+    assert!(request.sloppy && request.fake);
+    assert_eq!(request.namespace, Some("77".into()));
+    assert_eq!(request.options, ["ro", "noatime"]);
+    // The letter means something else where people write it.
+    let request = mount("weldrfs mount file:///srv /mnt -f");
+    assert!(request.foreground && !request.fake);
+}
+
+#[test]
+fn a_source_without_scheme_reaches_its_own_message() {
+    assert_eq!(mount("weldrfs /srv /mnt -o rw").source, "/srv");
+    assert_eq!(mount("weldrfs none /mnt -o rw").source, "none");
+}
+
+#[test]
+fn a_slip_in_a_command_is_not_taken_for_a_source() {
+    assert!(refusal("weldrfs mont file:///srv /mnt").contains("'mount'"));
+    assert!(refusal("weldrfs stats").contains("'status'"));
+    assert!(refusal("weldrfs mount file:///srv").contains("<MOUNTPOINT>"));
+    assert!(refusal("weldrfs umount /mnt --timeout 5").contains("--sync"));
+    assert!(refusal("weldrfs sync /mnt --timeout 0").contains("0"));
+}
+
+#[test]
+fn commands_keep_their_names_before_folders() {
+    assert!(matches!(
+        parse(words("weldrfs sync /mnt")),
+        Ok(Invocation::Sync { .. })
+    ));
+    assert!(matches!(
+        parse(words("weldrfs status")),
+        Ok(Invocation::Status {
+            path: None,
+            as_json: false,
+            ..
+        })
+    ));
+    assert!(matches!(
+        parse(words("weldrfs drop-caches /mnt")),
+        Ok(Invocation::DropCaches { .. })
+    ));
+    match parse(words("weldrfs umount /mnt --sync --state-dir /s")) {
+        Ok(Invocation::Umount {
+            request, state_dir, ..
+        }) => {
+            assert_eq!(request.sync, Some(Duration::from_secs(30)));
+            assert_eq!(state_dir, Some("/s".into()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_help_of_mount_lists_the_options_and_the_environment() {
+    let help = refusal("weldrfs mount --help");
+    for part in [
+        "cache_size=VALUE",
+        "no_open=on|off",
+        "_netdev",
+        "WELDR_ENV_VOL",
+        "32 mount failure",
+    ] {
+        assert!(help.contains(part), "{part}");
+    }
+    assert!(refusal("weldrfs --version").starts_with("weldrfs "));
+}
+
+#[test]
+fn the_definitions_are_sound() {
+    Cli::command().debug_assert();
+    Helper::command().debug_assert();
+}

@@ -1,0 +1,22 @@
+//! The commands, one per file. Each takes what the command line said and answers with success or a [`Failure`].
+
+pub(crate) mod drop_caches;
+pub(crate) mod mount;
+mod serve;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod target;
+pub(crate) mod umount;
+
+use weldrfs_control::{Advice, ApiError};
+
+use crate::failure::Failure;
+
+/// How an error of a volume's API ends a command.
+fn api_failure(attempt: &str, error: &ApiError) -> Failure {
+    let text = format!("{attempt}: {error}");
+    match error.advice() {
+        Advice::Fix => Failure::Invocation(text),
+        Advice::Retry | Advice::GiveUp => Failure::System(text),
+    }
+}

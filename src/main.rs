@@ -1,0 +1,75 @@
+//! The program `weldrfs`: command line and wiring. What a filesystem is lives in the other crates.
+
+mod cli;
+mod commands;
+mod daemon;
+mod environment;
+mod failure;
+mod log_file;
+mod logging;
+mod mount_table;
+mod mounting;
+mod options;
+mod preflight;
+mod registry;
+mod report;
+mod source;
+mod unmounting;
+mod volume_service;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cli::Invocation;
+use commands::target;
+use environment::Environment;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os().collect()) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            // Help and version are no failures; and when even stderr is closed there is nobody to tell.
+            drop(error.print());
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match run(invocation, &Environment::of_this_process()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure> {
+    let registry = |state_dir: Option<PathBuf>| target::registry(state_dir, environment);
+    match invocation {
+        Invocation::Mount(request) => commands::mount::run(request, environment),
+        Invocation::Umount {
+            path,
+            request,
+            state_dir,
+        } => commands::umount::run(&path, request, &registry(state_dir), environment),
+        Invocation::Sync {
+            path,
+            timeout,
+            state_dir,
+        } => commands::sync::run(&path, timeout, &registry(state_dir)),
+        Invocation::Status {
+            path,
+            as_json,
+            state_dir,
+        } => commands::status::run(path.as_deref(), as_json, &registry(state_dir)),
+        Invocation::DropCaches { path, state_dir } => {
+            commands::drop_caches::run(&path, &registry(state_dir))
+        }
+    }
+}
+
+/// Says something to whoever started this, in the way of command-line programs. A closed stderr is no reason to fail.
+fn say(text: &str) {
+    drop(writeln!(std::io::stderr(), "weldrfs: {text}"));
+}

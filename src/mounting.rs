@@ -1,0 +1,210 @@
+//! The one place that names the engine's crate: turns a plan into an open volume and a live mount, and the engine's
+//! figures into the API's.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weldrfs_control::{
+    Behind, CacheStatus, DropReport, LastError, LsnStatus, StoreStatus, SyncReport, VerbStatus,
+    VolumeIdentity, VolumeStatus,
+};
+
+use crate::failure::Failure;
+use crate::options::{Access, MountOptions, Readdirplus};
+use crate::preflight::Plan;
+
+/// Threads that answer the kernel unless `threads` says otherwise: one per processor, within these bounds. Two at
+/// least, so that a wait for the store or the disk does not stop everything else.
+const THREADS_AUTO: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// A volume whose local state this process owns.
+#[derive(Clone)]
+pub(crate) struct OpenVolume(Arc<weldrfs_fs::Volume>);
+
+impl OpenVolume {
+    /// Opens the volume of `plan`, and creates it on first use. May replay a journal, so it may take seconds.
+    pub(crate) fn open(plan: &Plan, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
+        let options = &plan.options;
+        let config = weldrfs_fs::VolumeConfig {
+            source_dir: plan.source.dir.clone(),
+            state_base: plan.state_base.clone(),
+            cache_dir: options.cache_dir.clone(),
+            cache_bytes: options.cache_bytes,
+            frame_cache_bytes: options.frame_cache_bytes,
+            free_floor_ratio: options.free_space_ratio,
+            staging_limit_bytes: options.staging_limit_bytes,
+            checkpoint_interval: options.checkpoint_interval,
+            read_deadline: options.read_deadline,
+            read_only: options.read_only,
+        };
+        let volume = weldrfs_fs::Volume::open(config, runtime).map_err(|error| {
+            Failure::Mount(format!(
+                "cannot open the volume {}: {error}",
+                plan.source.text
+            ))
+        })?;
+        Ok(Self(volume))
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.0.id()
+    }
+
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.0.state_dir()
+    }
+
+    /// The engine's part of the status; what belongs to the process and the mount is left at its default.
+    pub(crate) fn status(&self) -> VolumeStatus {
+        let status = self.0.status();
+        VolumeStatus {
+            volume: VolumeIdentity {
+                id: self.id(),
+                state_dir: self.state_dir().to_string_lossy().into_owned(),
+                format_version: status.format_version,
+                created_ms: status.created_ms,
+                ..VolumeIdentity::default()
+            },
+            lsn: LsnStatus {
+                acknowledged: status.acknowledged_lsn,
+                durable: status.durable_lsn,
+                checkpointed: status.checkpointed_lsn,
+                in_store: status.in_store_lsn,
+            },
+            behind: Behind {
+                records: status.behind_records,
+                bytes: status.behind_bytes,
+                since_ms: status.behind_since_ms,
+            },
+            staged_bytes: status.staged_bytes,
+            staging_limit_bytes: status.staging_limit_bytes,
+            journal_bytes: status.journal_bytes,
+            dirty_metadata_bytes: status.dirty_metadata_bytes,
+            cache: CacheStatus {
+                frame_bytes: status.frame_bytes,
+                frame_hits: status.frame_hits,
+                frame_misses: status.frame_misses,
+                pack_bytes: status.pack_bytes,
+                pack_budget_bytes: status.pack_budget_bytes,
+                pack_hits: status.pack_hits,
+                pack_misses: status.pack_misses,
+            },
+            store: StoreStatus {
+                put: verb(&status.store.put),
+                get: verb(&status.store.get),
+                head: verb(&status.store.head),
+                list: verb(&status.store.list),
+                delete: verb(&status.store.delete),
+            },
+            read_only: status.read_only,
+            last_error: status.last_error.map(|error| LastError {
+                at_ms: error.at_ms,
+                message: error.message,
+            }),
+            inodes: status.inodes,
+            used_bytes: status.used_bytes,
+            ..VolumeStatus::default()
+        }
+    }
+
+    /// Waits until everything acknowledged so far is in the store. The message says what is left when it does not get
+    /// there before `deadline`.
+    pub(crate) fn sync(&self, deadline: Duration) -> Result<SyncReport, String> {
+        let report = self.0.sync(deadline).map_err(|error| error.to_string())?;
+        Ok(SyncReport {
+            in_store_lsn: report.in_store_lsn,
+            waited_ms: report.waited_ms,
+        })
+    }
+
+    /// Empties the caches of file content.
+    pub(crate) fn drop_caches(&self) -> DropReport {
+        DropReport {
+            freed_bytes: self.0.drop_caches(),
+            kept_bytes: self.0.status().staged_bytes,
+        }
+    }
+
+    /// Flushes everything locally and ends the volume's threads.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        self.0
+            .close()
+            .map_err(|error| Failure::system("the volume did not close cleanly", &error))
+    }
+}
+
+fn verb(counts: &weldrfs_fs::VerbCounts) -> VerbStatus {
+    VerbStatus {
+        requests: counts.requests,
+        bytes: counts.bytes,
+        errors: counts.errors,
+    }
+}
+
+/// A mount that the kernel knows.
+pub(crate) struct LiveMount(weldrfs_fs::FuseMount);
+
+/// Takes a live mount away, from any thread.
+#[derive(Clone)]
+pub(crate) struct Unmounter(weldrfs_fs::Unmounter);
+
+impl LiveMount {
+    /// Mounts `volume` as `plan` asks.
+    pub(crate) fn mount(volume: &OpenVolume, plan: &Plan) -> Result<Self, Failure> {
+        let mount = weldrfs_fs::FuseMount::mount(Arc::clone(&volume.0), settings(plan));
+        let shown = plan.mountpoint.display();
+        Ok(Self(mount.map_err(|error| {
+            Failure::Mount(format!("cannot mount on {shown}: {error}"))
+        })?))
+    }
+
+    pub(crate) fn unmounter(&self) -> Unmounter {
+        Unmounter(self.0.unmounter())
+    }
+
+    /// Returns when the mount was taken away, by whomever.
+    pub(crate) fn wait(self) -> Result<(), String> {
+        self.0.wait().map_err(|error| error.to_string())
+    }
+}
+
+impl Unmounter {
+    /// Takes the mount away; a `lazy` one stays usable for files that are open.
+    pub(crate) fn unmount(&self, lazy: bool) -> io::Result<()> {
+        self.0.unmount(lazy).map_err(io::Error::other)
+    }
+}
+
+fn settings(plan: &Plan) -> weldrfs_fs::FuseSettings {
+    let options: &MountOptions = &plan.options;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    weldrfs_fs::FuseSettings {
+        mountpoint: plan.mountpoint.clone(),
+        source_name: options
+            .fsname
+            .clone()
+            .unwrap_or_else(|| plan.source.text.clone()),
+        allow_other: options.access == Access::Everybody,
+        allow_root: options.access == Access::Root,
+        read_only: options.read_only,
+        kernel_options: options.kernel.iter().map(|&name| name.to_owned()).collect(),
+        attr_timeout: options.attr_timeout,
+        entry_timeout: options.entry_timeout,
+        negative_timeout: options.negative_timeout,
+        threads: options
+            .threads
+            .unwrap_or(processors.clamp(*THREADS_AUTO.start(), *THREADS_AUTO.end())),
+        no_open: options.no_open,
+        no_opendir: options.no_opendir,
+        readdirplus: match options.readdirplus {
+            Readdirplus::Auto => weldrfs_fs::Readdirplus::Auto,
+            Readdirplus::On => weldrfs_fs::Readdirplus::On,
+            Readdirplus::Off => weldrfs_fs::Readdirplus::Off,
+        },
+        kernel_writeback: options.kernel_writeback,
+        max_write: options.max_write,
+        max_readahead: options.max_readahead,
+    }
+}

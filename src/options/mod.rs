@@ -1,0 +1,151 @@
+//! Mount options: what `-o` may say and what it comes to. Parsing only; whether a folder exists or a device is there is
+//! checked elsewhere, and nothing here touches the machine.
+
+mod known;
+mod split;
+mod values;
+mod words;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use values::{FOREVER, KIB, MIB};
+pub(crate) use words::help;
+
+use crate::failure::Failure;
+
+/// Type of the mounts in the mount table is `fuse.` and this.
+pub(crate) const SUBTYPE: &str = "weldrfs";
+
+/// Who may use a mount, apart from the one who mounted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nobody else, not even root.
+    Owner,
+    /// Root too.
+    Root,
+    /// Everybody, as far as the permissions of the files let them.
+    Everybody,
+}
+
+/// Whether directories are read together with their entries' attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readdirplus {
+    /// When the kernel expects to need them.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Everything `-o` decides.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MountOptions {
+    pub(crate) read_only: bool,
+    /// Options of the kernel's mount table that differ from its defaults, such as `nosuid`.
+    pub(crate) kernel: BTreeSet<&'static str>,
+    pub(crate) access: Access,
+    /// What the mount table shows as the source, if not SOURCE.
+    pub(crate) fsname: Option<String>,
+    pub(crate) foreground: bool,
+    pub(crate) log_level: LogLevel,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) cache_bytes: u64,
+    pub(crate) frame_cache_bytes: u64,
+    /// Part of the local disk that the cache leaves free.
+    pub(crate) free_space_ratio: f64,
+    /// `None`: half of the free disk.
+    pub(crate) staging_limit_bytes: Option<u64>,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) read_deadline: Duration,
+    pub(crate) attr_timeout: Duration,
+    pub(crate) entry_timeout: Duration,
+    pub(crate) negative_timeout: Duration,
+    pub(crate) max_write: u32,
+    pub(crate) max_readahead: u32,
+    /// `None`: chosen from the number of processors.
+    pub(crate) threads: Option<usize>,
+    pub(crate) no_open: bool,
+    pub(crate) no_opendir: bool,
+    pub(crate) readdirplus: Readdirplus,
+    pub(crate) kernel_writeback: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            kernel: BTreeSet::new(),
+            access: Access::Owner,
+            fsname: None,
+            foreground: false,
+            log_level: LogLevel::Info,
+            state_dir: None,
+            cache_dir: None,
+            cache_bytes: 2048 * MIB,
+            frame_cache_bytes: 64 * MIB,
+            free_space_ratio: 0.01,
+            staging_limit_bytes: None,
+            checkpoint_interval: Duration::from_secs(1),
+            read_deadline: Duration::from_secs(30),
+            attr_timeout: FOREVER,
+            entry_timeout: FOREVER,
+            negative_timeout: FOREVER,
+            max_write: (1024 * KIB) as u32,
+            max_readahead: (1024 * KIB) as u32,
+            threads: None,
+            no_open: true,
+            no_opendir: true,
+            readdirplus: Readdirplus::Auto,
+            kernel_writeback: false,
+        }
+    }
+}
+
+/// What to do with an option that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// Refuse the mount.
+    Refuse,
+    /// Leave it out, as mount(8)'s `-s` asks.
+    Ignore,
+}
+
+impl MountOptions {
+    /// The options that the texts after `-o` ask for; what comes later wins.
+    ///
+    /// # Errors
+    /// [`Failure::Invocation`] that names the option and what it takes.
+    pub(crate) fn parse(texts: &[String], unknown: Unknown) -> Result<Self, Failure> {
+        let mut options = Self::default();
+        let mut names = BTreeSet::new();
+        for text in texts {
+            for option in split::split(text)? {
+                known::apply(&mut options, &option, unknown)?;
+                names.insert(option.name);
+            }
+        }
+        if names.contains("allow_other") && names.contains("allow_root") {
+            return Err(Failure::Invocation(
+                "options allow_other and allow_root exclude each other; allow_other covers root too".into(),
+            ));
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+use super::known::{TABLE, Takes};
+use super::*;
+
+fn parse(text: &str) -> Result<MountOptions, Failure> {
+    MountOptions::parse(&[text.to_owned()], Unknown::Refuse)
+}
+
+fn good(text: &str) -> MountOptions {
+    parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn refusal(text: &str) -> String {
+    let error = parse(text).expect_err(text);
+    assert_eq!(error.exit_code(), 1, "{text}");
+    error.to_string()
+}
+
+/// For every option that takes a value: good values, bad values.
+const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
+    ("fsname", &["vol", "a b"], &["", "a\nb"]),
+    ("subtype", &["weldrfs"], &["", "other"]),
+    (
+        "log_level",
+        &["error", "warn", "info", "debug", "trace"],
+        &["", "loud", "INFO"],
+    ),
+    ("state_dir", &["/s", "/s/t/"], &["", "s", "./s", "/s/../t"]),
+    ("cache_dir", &["/c"], &["", "c", "../c"]),
+    (
+        "cache_size",
+        &["64", "2048", "10G", "1.5T", "1024T"],
+        &["", "0", "63", "63M", "-1", "big", "1025T", "1e9"],
+    ),
+    (
+        "frame_cache",
+        &["4", "64M", "1G"],
+        &["", "0", "3", "100K", "2T", "x"],
+    ),
+    (
+        "free_space_ratio",
+        &["0", "0.01", "5%", "0.9"],
+        &["", "0.91", "1", "-0.1", "95%", "x"],
+    ),
+    (
+        "staging_limit",
+        &["256", "1G"],
+        &["", "0", "255", "1M", "x"],
+    ),
+    (
+        "checkpoint_interval",
+        &["1", "0.5", "50ms", "10m"],
+        &["", "0", "49ms", "11m", "inf", "x"],
+    ),
+    (
+        "read_deadline",
+        &["1", "30s", "10m"],
+        &["", "0", "500ms", "11m", "inf", "x"],
+    ),
+    (
+        "attr_timeout",
+        &["0", "1", "0.5", "inf", "10s"],
+        &["", "-1", "never", "1y"],
+    ),
+    (
+        "entry_timeout",
+        &["0", "1", "0.5", "inf", "10s"],
+        &["", "-1", "never", "1y"],
+    ),
+    (
+        "negative_timeout",
+        &["0", "1", "0.5", "inf", "10s"],
+        &["", "-1", "never", "1y"],
+    ),
+    (
+        "max_write",
+        &["4096", "128K", "1M"],
+        &["", "0", "4095", "2M", "x"],
+    ),
+    ("max_readahead", &["0", "131072", "64M"], &["", "65M", "x"]),
+    (
+        "threads",
+        &["1", "64", "auto"],
+        &["", "0", "65", "-1", "1.5", "x"],
+    ),
+    ("no_open", &["on", "off"], &["", "maybe", "2"]),
+    ("no_opendir", &["on", "off"], &["", "maybe", "2"]),
+    ("readdirplus", &["auto", "on", "off"], &["", "always"]),
+    ("kernel_writeback", &["on", "off"], &["", "maybe", "2"]),
+];
+
+#[test]
+fn every_option_with_a_value_has_examples() {
+    for known in TABLE {
+        let takes_value = matches!(known.takes, Takes::Value(..) | Takes::Switch(_));
+        let has_examples = EXAMPLES.iter().any(|(name, ..)| *name == known.name);
+        assert_eq!(takes_value, has_examples, "{}", known.name);
+    }
+    for (name, ..) in EXAMPLES {
+        assert!(TABLE.iter().any(|known| known.name == *name), "{name}");
+    }
+}
+
+#[test]
+fn good_values_are_taken_and_bad_ones_are_named_with_what_is_taken() {
+    for (name, goods, bads) in EXAMPLES {
+        for value in *goods {
+            good(&format!("{name}={value}"));
+        }
+        for value in *bads {
+            let message = refusal(&format!("{name}={value}"));
+            assert!(
+                message.starts_with(&format!("option {name} takes ")),
+                "{name}={value}: {message}"
+            );
+            assert!(
+                message.ends_with(&format!("not {value:?}")),
+                "{name}={value}: {message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn options_without_a_value_stand_alone() {
+    for known in TABLE {
+        let name = known.name;
+        match known.takes {
+            Takes::Nothing(_) => {
+                good(name);
+                assert_eq!(
+                    refusal(&format!("{name}=1")),
+                    format!("option {name} takes no value, not \"1\"")
+                );
+            }
+            Takes::Whatever => {
+                assert_eq!(good(name), MountOptions::default(), "{name}");
+                assert_eq!(
+                    good(&format!("{name}=whatever")),
+                    MountOptions::default(),
+                    "{name}"
+                );
+            }
+            Takes::Value(..) => {
+                let message = refusal(name);
+                assert!(
+                    message.starts_with(&format!("option {name} needs a value: ")),
+                    "{message}"
+                );
+            }
+            Takes::Switch(_) => assert_eq!(good(name), good(&format!("{name}=on"))),
+        }
+    }
+}
+
+#[test]
+fn names_are_known_once() {
+    let names: BTreeSet<_> = TABLE.iter().map(|known| known.name).collect();
+    assert_eq!(names.len(), TABLE.len());
+}
+
+#[test]
+fn values_arrive_where_they_belong() {
+    let options = good(
+        "ro,nosuid,nodev,noexec,noatime,nodiratime,sync,dirsync,allow_other,fsname=vol,foreground,log_level=debug,\
+         state_dir=/s,cache_dir=/c,cache_size=100,frame_cache=5,free_space_ratio=5%,staging_limit=1G,\
+         checkpoint_interval=250ms,read_deadline=5,attr_timeout=1,entry_timeout=2,negative_timeout=3,max_write=64K,\
+         max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback",
+    );
+    let expected = MountOptions {
+        read_only: true,
+        kernel: [
+            "nosuid",
+            "nodev",
+            "noexec",
+            "noatime",
+            "nodiratime",
+            "sync",
+            "dirsync",
+        ]
+        .into(),
+        access: Access::Everybody,
+        fsname: Some("vol".into()),
+        foreground: true,
+        log_level: LogLevel::Debug,
+        state_dir: Some("/s".into()),
+        cache_dir: Some("/c".into()),
+        cache_bytes: 100 << 20,
+        frame_cache_bytes: 5 << 20,
+        free_space_ratio: 0.05,
+        staging_limit_bytes: Some(1 << 30),
+        checkpoint_interval: Duration::from_millis(250),
+        read_deadline: Duration::from_secs(5),
+        attr_timeout: Duration::from_secs(1),
+        entry_timeout: Duration::from_secs(2),
+        negative_timeout: Duration::from_secs(3),
+        max_write: 65536,
+        max_readahead: 4096,
+        threads: Some(3),
+        no_open: false,
+        no_opendir: false,
+        readdirplus: Readdirplus::On,
+        kernel_writeback: true,
+    };
+    assert_eq!(options, expected);
+}
+
+#[test]
+fn what_comes_later_wins() {
+    let plain = good(
+        "ro,rw,nosuid,suid,nodev,dev,noexec,exec,noatime,atime,nodiratime,diratime,sync,async",
+    );
+    assert_eq!(plain, MountOptions::default());
+    assert!(good("rw,ro").read_only);
+    let two = MountOptions::parse(
+        &["threads=2,ro".into(), "threads=4".into()],
+        Unknown::Refuse,
+    )
+    .unwrap();
+    assert_eq!((two.threads, two.read_only), (Some(4), true));
+}
+
+#[test]
+fn what_mount_and_fstab_add_is_accepted() {
+    assert_eq!(good("rw,dev,suid"), MountOptions::default());
+    let text = "defaults,noauto,user=me,_netdev,nofail,x-systemd.automount,x-systemd.device-timeout=10,X-mount.mkdir,\
+                comment=for the build,default_permissions,rw,relatime";
+    assert_eq!(good(text), MountOptions::default());
+}
+
+#[test]
+fn a_slip_gets_the_nearest_name() {
+    for (slip, meant) in [
+        ("cache_sise=1G", "cache_size"),
+        ("cache-size=1G", "cache_size"),
+        ("cachesize=1G", "cache_size"),
+        ("alow_other", "allow_other"),
+        ("attr-timeout=1", "attr_timeout"),
+        ("atr_timeout=1", "attr_timeout"),
+        ("statedir=/s", "state_dir"),
+        ("thread=1", "threads"),
+        ("readdir_plus=on", "readdirplus"),
+        ("noatme", "noatime"),
+    ] {
+        let message = refusal(slip);
+        let name = slip.split('=').next().unwrap();
+        assert!(
+            message.starts_with(&format!("unknown option {name}; did you mean {meant}?")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn an_option_like_no_other_points_to_the_help() {
+    for name in ["frobnicate", "zz", "ROOT", "password=secret"] {
+        let message = refusal(name);
+        assert!(
+            message.contains("--help") && !message.contains("did you mean"),
+            "{message}"
+        );
+        assert!(
+            !message.contains("secret"),
+            "values of unknown options may be secrets: {message}"
+        );
+    }
+}
+
+#[test]
+fn options_of_other_tools_say_what_to_do_instead() {
+    for (name, part) in [
+        ("auto_unmount", "mounting again clears"),
+        ("nonempty", "does not have to be empty"),
+        ("remount", "unmount it"),
+        ("open-cache=1", "no_open"),
+        ("drop_privileges", "setuid=USER"),
+    ] {
+        let message = refusal(name);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn sloppy_mounts_ignore_unknown_names_but_not_senseless_values() {
+    let parse = |text: &str| MountOptions::parse(&[text.to_owned()], Unknown::Ignore);
+    assert_eq!(parse("frobnicate=1,ro").unwrap(), good("ro"));
+    assert!(parse("threads=0").is_err());
+}
+
+#[test]
+fn contradictions_are_refused() {
+    assert!(refusal("allow_other,allow_root").contains("exclude each other"));
+}
+
+#[test]
+fn the_help_names_every_option() {
+    let help = help();
+    for known in TABLE {
+        assert!(help.contains(known.name), "{}", known.name);
+    }
+}

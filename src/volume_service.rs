@@ -1,0 +1,128 @@
+//! The volume API as this process answers it: the engine's figures, and what belongs to the process and its mount.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use weldrfs_control::{API_VERSION, ApiError, DropReport, SyncReport, VolumeApi, VolumeStatus};
+
+use crate::mounting::OpenVolume;
+use crate::preflight::Plan;
+
+/// When this process began to serve.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Started {
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+impl Started {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            monotonic: Instant::now(),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn since_1970_ms(self) -> u64 {
+        milliseconds(self.wall.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+/// Answers the control plane for one mounted volume.
+pub(crate) struct VolumeService {
+    volume: OpenVolume,
+    source: String,
+    mountpoint: String,
+    started: Started,
+}
+
+impl VolumeService {
+    /// Answers for `volume`, mounted as `plan` says.
+    pub(crate) fn new(volume: OpenVolume, plan: &Plan, started: Started) -> Self {
+        Self {
+            volume,
+            source: plan.source.text.clone(),
+            mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
+            started,
+        }
+    }
+
+    fn of_the_process(&self, engine: VolumeStatus) -> VolumeStatus {
+        let mut status = engine;
+        status.api_version = API_VERSION;
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        status.volume.source.clone_from(&self.source);
+        status.volume.mountpoint.clone_from(&self.mountpoint);
+        status.pid = std::process::id();
+        status.uptime_ms = milliseconds(self.started.monotonic.elapsed());
+        status.started_at = humantime::format_rfc3339_millis(self.started.wall).to_string();
+        let process = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        status.memory_resident_bytes = resident_bytes(&process).unwrap_or(0);
+        status
+    }
+}
+
+#[async_trait]
+impl VolumeApi for VolumeService {
+    async fn status(&self) -> Result<VolumeStatus, ApiError> {
+        let volume = self.volume.clone();
+        Ok(self.of_the_process(blocking(move || volume.status()).await?))
+    }
+
+    async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.sync(deadline))
+            .await?
+            .map_err(ApiError::DeadlineExceeded)
+    }
+
+    async fn drop_caches(&self) -> Result<DropReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.drop_caches()).await
+    }
+}
+
+/// Runs `work`, which may wait for disks, where that holds up nobody else.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a control request broke down");
+        ApiError::Internal("the request broke down; the volume's log says why".into())
+    })
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Resident memory from `/proc/PID/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_process() {
+        assert_eq!(
+            resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"),
+            Some(1234 * 1024)
+        );
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(resident_bytes(&own).unwrap() > 100 * 1024);
+    }
+}
