@@ -1,0 +1,3 @@
+export function extra(since: Date): string {
+  return `since ${since.toISOString().slice(0, 10)}`;
+}

@@ -1,0 +1,12 @@
+//! The program from outside: what it says and leaves behind when it refuses, and the life of a mount.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of these tests fail the test that calls them"
+)]
+
+mod bad_input;
+mod lifecycle;
+mod standard_ways;
+mod support;
