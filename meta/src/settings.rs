@@ -13,8 +13,10 @@ pub(crate) const WHOLE_DIR_ENTRIES: u64 = 8192;
 pub(crate) const MAX_GROWN_EXTENT_BYTES: u64 = 1 << 20;
 /// How long a writer waits at a cap before it gives up.
 pub(crate) const CAP_WAIT: Duration = Duration::from_secs(60);
-/// Most extended-attribute bytes (names and values) of one inode, as ext4 with large inodes.
-pub(crate) const MAX_XATTR_BYTES: usize = 64 << 10;
+/// Most bytes of one extended attribute's value: Linux' own limit.
+pub(crate) const MAX_XATTR_VALUE_BYTES: usize = 64 << 10;
+/// Most extended-attribute bytes (names and values) of one inode.
+pub(crate) const MAX_XATTR_BYTES: usize = 1 << 20;
 /// Most read connections to SQLite that are kept open.
 pub(crate) const READ_CONNECTIONS: usize = 3;
 

@@ -507,11 +507,11 @@ impl Filesystem for Adapter {
         const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
         const ZERO_KEEP: i32 = ZERO | KEEP;
         let mode = match mode {
-            0 => FallocMode::Allocate,
-            KEEP => FallocMode::KeepSize,
+            0 => FallocMode::Allocate { keep_size: false },
+            KEEP => FallocMode::Allocate { keep_size: true },
             PUNCH => FallocMode::PunchHole,
-            ZERO => FallocMode::ZeroRange,
-            ZERO_KEEP => FallocMode::ZeroRangeKeepSize,
+            ZERO => FallocMode::ZeroRange { keep_size: false },
+            ZERO_KEEP => FallocMode::ZeroRange { keep_size: true },
             _ => return reply.error(errno("fallocate", &FsError::NotSupported)),
         };
         empty(

@@ -94,9 +94,10 @@ impl Engine {
     /// disk is always a prefix of the history.
     ///
     /// # Errors
-    /// `ReadOnly` once a flush has failed.
+    /// `ENOENT`; `EROFS` once a flush has failed.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
-        let _ = (ino, datasync);
+        let _ = datasync;
+        self.ns.getattr(ino)?;
         Ok(self.ns.flush(self.ns.acknowledged())?)
     }
 }

@@ -35,7 +35,6 @@ impl Namespace {
         new: &NewNode<'_>,
         now_ns: i64,
     ) -> Result<InodeRow> {
-        check_name(name)?;
         if let Some(target) = new.target
             && (target.is_empty() || target.len() > MAX_SYMLINK_BYTES)
         {
@@ -47,6 +46,7 @@ impl Namespace {
         }
         let mut tx = self.begin(now_ns)?;
         let dir = tx.dir(parent)?;
+        check_name(name)?;
         if tx.find(dir, name)?.is_some() {
             return Err(MetaError::Exists);
         }
@@ -75,9 +75,9 @@ impl Namespace {
     /// # Errors
     /// `Exists`, `NotFound`, `NotPermitted` for a directory, `TooManyLinks`.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8], now_ns: i64) -> Result<InodeRow> {
-        check_name(name)?;
         let mut tx = self.begin(now_ns)?;
         let dir = tx.dir(parent)?;
+        check_name(name)?;
         let at = tx.get(ino)?;
         let row = *tx.row(at);
         if row.is_dir() {

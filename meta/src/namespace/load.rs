@@ -41,9 +41,6 @@ impl Namespace {
 
     /// Finds a name in a directory.
     pub(super) fn find(&self, parent: Ino, name: &[u8]) -> Result<Option<Dirent>> {
-        if name.len() > MAX_NAME_BYTES {
-            return Err(MetaError::NameTooLong);
-        }
         let node = self.node(parent)?;
         self.find_in(&node, name)
     }
@@ -56,6 +53,9 @@ impl Namespace {
             }
             if !state.row.is_dir() {
                 return Err(MetaError::NotDir);
+            }
+            if name.len() > MAX_NAME_BYTES {
+                return Err(MetaError::NameTooLong);
             }
             if let Some(found) = known_name(&state.dir, name) {
                 return Ok(found);

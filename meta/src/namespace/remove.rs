@@ -13,9 +13,9 @@ impl Namespace {
     /// # Errors
     /// `NotFound`, `NotDir`, `IsDir`.
     pub fn unlink(&self, parent: Ino, name: &[u8], now_ns: i64) -> Result<Option<Ino>> {
-        check_name(name)?;
         let mut tx = self.begin(now_ns)?;
         let dir = tx.dir(parent)?;
+        check_name(name)?;
         let dirent = tx.find(dir, name)?.ok_or(MetaError::NotFound)?;
         let at = tx.get(dirent.ino)?;
         if tx.row(at).is_dir() {
@@ -33,9 +33,9 @@ impl Namespace {
     /// # Errors
     /// `NotFound`, `NotDir`, `NotEmpty`.
     pub fn rmdir(&self, parent: Ino, name: &[u8], now_ns: i64) -> Result<Ino> {
-        check_name(name)?;
         let mut tx = self.begin(now_ns)?;
         let dir = tx.dir(parent)?;
+        check_name(name)?;
         let dirent = tx.find(dir, name)?.ok_or(MetaError::NotFound)?;
         let at = tx.dir(dirent.ino)?;
         if tx.row(at).size != 0 {

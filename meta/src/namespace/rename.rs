@@ -39,8 +39,6 @@ impl Namespace {
         flags: RenameFlags,
         now_ns: i64,
     ) -> Result<Option<Ino>> {
-        check_name(name)?;
-        check_name(new_name)?;
         if flags.noreplace && flags.exchange {
             return Err(MetaError::Invalid(
                 "noreplace and exchange exclude each other",
@@ -49,6 +47,8 @@ impl Namespace {
         let mut tx = self.begin(now_ns)?;
         let from = tx.dir(parent)?;
         let to = tx.dir(new_parent)?;
+        check_name(name)?;
+        check_name(new_name)?;
         let source = tx.find(from, name)?.ok_or(MetaError::NotFound)?;
         let target = tx.find(to, new_name)?;
         let ends = Ends {

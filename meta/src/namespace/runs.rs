@@ -45,16 +45,18 @@ pub struct WriteAt<'a> {
 /// What `fallocate` is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FallocMode {
-    /// Make the file at least that long.
-    Allocate,
-    /// Nothing that is visible: space is not reserved.
-    KeepSize,
-    /// Make it read as zeros, the size stays.
+    /// Room for the range: the file is at least that long, unless it is to keep its size. Space is not reserved.
+    Allocate {
+        /// The size stays.
+        keep_size: bool,
+    },
+    /// Make it read as zeros; the size stays.
     PunchHole,
-    /// Make it read as zeros, the file is at least that long.
-    ZeroRange,
-    /// The same, the size stays.
-    ZeroRangeKeepSize,
+    /// Make it read as zeros; the file is at least that long, unless it is to keep its size.
+    ZeroRange {
+        /// The size stays.
+        keep_size: bool,
+    },
 }
 
 /// What `lseek` looks for.
@@ -245,10 +247,7 @@ impl Namespace {
         let mut tx = self.begin(now_ns)?;
         let at = tx.file(ino)?;
         let mut freed = 0;
-        if matches!(
-            mode,
-            FallocMode::PunchHole | FallocMode::ZeroRange | FallocMode::ZeroRangeKeepSize
-        ) {
+        if matches!(mode, FallocMode::PunchHole | FallocMode::ZeroRange { .. }) {
             let node = tx.node(at);
             let mut state = node.state.write();
             let (changes, bytes) = self.load_runs(&mut state)?.plan_punch(ino, offset, end);
@@ -256,7 +255,7 @@ impl Namespace {
             tx.changes.extend(changes);
         }
         let row = tx.row_mut(at);
-        if matches!(mode, FallocMode::Allocate | FallocMode::ZeroRange) {
+        if matches!(mode, FallocMode::Allocate { keep_size: false } | FallocMode::ZeroRange { keep_size: false }) {
             row.size = row.size.max(end);
         }
         row.allocated -= freed.min(row.allocated);

@@ -6,7 +6,7 @@ use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::Ino;
 use crate::rows::{MAX_NAME_BYTES, Name};
-use crate::settings::MAX_XATTR_BYTES;
+use crate::settings::{MAX_XATTR_BYTES, MAX_XATTR_VALUE_BYTES};
 
 use super::Namespace;
 
@@ -54,7 +54,7 @@ impl Namespace {
             XattrMode::Replace if !exists => return Err(MetaError::NoAttribute),
             _ => {}
         }
-        if others + name.len() + value.len() > MAX_XATTR_BYTES {
+        if value.len() > MAX_XATTR_VALUE_BYTES || others + name.len() + value.len() > MAX_XATTR_BYTES {
             return Err(MetaError::XattrTooLarge);
         }
         tx.changes.push(Change::PutXattr {

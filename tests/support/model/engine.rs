@@ -80,6 +80,8 @@ impl Subject for EngineSubject {
         let volume = self.volume.take().expect("it is open");
         if orderly {
             volume.close().expect("the volume closes");
+        } else {
+            volume.abandon();
         }
         drop(volume);
         self.open();
@@ -137,7 +139,6 @@ fn perform(volume: &Volume, op: &Op, ino: &dyn Fn(Id) -> Ino) -> Result<Answer, 
             let flags = RenameFlags {
                 noreplace: *noreplace,
                 exchange: *exchange,
-                whiteout: false,
             };
             done(engine.rename(ino(from.0), &from.1, ino(to.0), &to.1, flags)?)
         }
