@@ -33,9 +33,10 @@ pub(crate) fn liveness(mountpoint: &Path) -> Liveness {
     let path = mountpoint.to_owned();
     // The question may never return, so it is asked by a thread that can be left behind.
     let asking = std::thread::spawn(move || {
+        // Not stat: the kernel answers that from what it remembers, although the process may be long gone.
+        let error = rustix::fs::statvfs(&path).err();
         // Nobody listens any more once the deadline has passed.
-        let error = std::fs::metadata(path).err();
-        let _ = answer.send(error.and_then(|error| error.raw_os_error()));
+        let _ = answer.send(error.map(|error| error.raw_os_error()));
     });
     match answered.recv_timeout(ANSWER_DEADLINE) {
         Ok(error) => {

@@ -72,11 +72,20 @@ fn time(ns: i64) -> SystemTime {
     }
 }
 
+/// The nanoseconds of a time in a request.
+///
+/// fuser 0.18 reads a time before 1970, which the kernel gives as negative seconds plus nanoseconds, as negative
+/// seconds minus nanoseconds. This takes it back.
 pub(super) fn ns(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    }
+    const SECOND: i128 = 1_000_000_000;
+    let ns = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i128,
+        Err(before) => {
+            let read = before.duration();
+            i128::from(read.subsec_nanos()) - i128::from(read.as_secs()) * SECOND
+        }
+    };
+    ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 pub(super) fn time_set(time: TimeOrNow) -> TimeSet {
@@ -91,17 +100,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_survive_the_way_there_and_back() {
-        for at in [
-            0,
-            1,
-            -1,
-            1_700_000_000_123_456_789,
-            -62_135_596_800_000_000_00,
-            i64::MAX,
-            i64::MIN + 1,
-        ] {
-            assert_eq!(ns(time(at)), at);
-        }
+    fn times_before_1970_are_read_as_the_kernel_means_them() {
+        // What fuser makes of -2 s + 800,000,000 ns.
+        assert_eq!(
+            ns(UNIX_EPOCH - Duration::new(2, 800_000_000)),
+            -1_200_000_000
+        );
+        assert_eq!(ns(UNIX_EPOCH - Duration::new(2, 0)), -2_000_000_000);
+        assert_eq!(ns(UNIX_EPOCH + Duration::new(2, 5)), 2_000_000_005);
+    }
+
+    #[test]
+    fn times_are_shown_to_the_nanosecond() {
+        assert_eq!(
+            time(-1_200_000_000),
+            UNIX_EPOCH - Duration::new(1, 200_000_000)
+        );
+        assert_eq!(time(2_000_000_005), UNIX_EPOCH + Duration::new(2, 5));
+        assert_eq!(
+            time(i64::MIN),
+            UNIX_EPOCH - Duration::from_nanos(i64::MIN.unsigned_abs())
+        );
     }
 }

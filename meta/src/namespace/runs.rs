@@ -255,7 +255,10 @@ impl Namespace {
             tx.changes.extend(changes);
         }
         let row = tx.row_mut(at);
-        if matches!(mode, FallocMode::Allocate { keep_size: false } | FallocMode::ZeroRange { keep_size: false }) {
+        if matches!(
+            mode,
+            FallocMode::Allocate { keep_size: false } | FallocMode::ZeroRange { keep_size: false }
+        ) {
             row.size = row.size.max(end);
         }
         row.allocated -= freed.min(row.allocated);

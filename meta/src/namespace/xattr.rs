@@ -54,7 +54,9 @@ impl Namespace {
             XattrMode::Replace if !exists => return Err(MetaError::NoAttribute),
             _ => {}
         }
-        if value.len() > MAX_XATTR_VALUE_BYTES || others + name.len() + value.len() > MAX_XATTR_BYTES {
+        if value.len() > MAX_XATTR_VALUE_BYTES
+            || others + name.len() + value.len() > MAX_XATTR_BYTES
+        {
             return Err(MetaError::XattrTooLarge);
         }
         tx.changes.push(Change::PutXattr {
