@@ -10,6 +10,8 @@ mod checkpoint;
 mod codec;
 mod error;
 mod filemap;
+#[cfg(test)]
+mod fuzz_tests;
 mod ids;
 mod journal;
 mod namespace;
