@@ -46,7 +46,7 @@ fn kill(place: &Place) {
     let pid = Pid::from_raw(place.pid()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     until("the mount is dead", || {
-        rustix::fs::statvfs(&place.path("m")).is_err()
+        rustix::fs::statvfs(place.path("m")).is_err()
     });
     rustix::mount::unmount(place.path("m"), rustix::mount::UnmountFlags::DETACH).unwrap();
 }
