@@ -10,7 +10,7 @@ use crate::changes::Change;
 use crate::codec::tests::one_of_each;
 use crate::codec::{decode_changes, encode_changes};
 use crate::error::MetaError;
-use crate::ids::Lsn;
+use crate::ids::{Ino, Lsn};
 use crate::journal::{Inherited, Journal, JournalHeader, parse_record};
 
 const ROUNDS: usize = 20_000;
@@ -84,6 +84,12 @@ fn encoded(rng: &mut SmallRng) -> Vec<u8> {
     for _ in 0..rng.random_range(1..6) {
         let one = rng.random_range(0..all.len());
         encode_changes(&all[one..=one], &mut out);
+    }
+    if rng.random_ratio(1, 8) {
+        // A name of a length that may not be, well formed otherwise.
+        let name = vec![b'n'; rng.random_range(0..400)].into();
+        let parent = Ino(1);
+        encode_changes(&[Change::DelDirent { parent, name }], &mut out);
     }
     out
 }
