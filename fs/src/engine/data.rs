@@ -178,14 +178,21 @@ impl Engine {
         }
     }
 
-    /// `fallocate`.
+    /// `fallocate`. `kill_suid`: the caller may not keep set-id bits.
     ///
     /// # Errors
     /// `EINVAL`, `EFBIG`, `ENOENT`.
-    pub fn fallocate(&self, ino: Ino, mode: FallocMode, offset: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        ino: Ino,
+        mode: FallocMode,
+        offset: u64,
+        len: u64,
+        kill_suid: bool,
+    ) -> Result<()> {
         Ok(self
             .ns
-            .fallocate(ino, mode, offset, len, false, self.now_ns())?)
+            .fallocate(ino, mode, offset, len, kill_suid, self.now_ns())?)
     }
 
     /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`.
@@ -207,9 +214,10 @@ impl Engine {
         to: Ino,
         to_at: u64,
         len: u64,
+        kill_suid: bool,
     ) -> Result<u64> {
         Ok(self
             .ns
-            .share((from, from_at), (to, to_at), len, false, self.now_ns())?)
+            .share((from, from_at), (to, to_at), len, kill_suid, self.now_ns())?)
     }
 }

@@ -281,3 +281,99 @@ fn a_read_only_volume_takes_no_changes_but_a_flush() {
     volume.engine().fsync(ino, false).unwrap();
     volume.close().unwrap();
 }
+
+#[test]
+fn a_local_state_that_the_store_has_left_behind_is_refused() {
+    let machine = Machine::new();
+    let volume = machine.open("a");
+    file(&volume, "from-a");
+    volume.close().unwrap();
+    let volume = machine.open("b");
+    file(&volume, "from-b");
+    volume.close().unwrap();
+    let error = Volume::open(machine.config("a"), machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::Diverged { .. }), "{error}");
+    // It can still be looked at, and the newer one goes on.
+    let config = VolumeConfig {
+        read_only: true,
+        ..machine.config("a")
+    };
+    let old = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    assert!(old.engine().lookup(ROOT_INO, b"from-a").is_ok());
+    assert!(old.engine().lookup(ROOT_INO, b"from-b").is_err());
+    old.close().unwrap();
+    let volume = machine.open("b");
+    assert!(volume.engine().lookup(ROOT_INO, b"from-a").is_ok());
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_read_only_mount_of_nothing_makes_nothing() {
+    let machine = Machine::new();
+    let config = VolumeConfig {
+        read_only: true,
+        ..machine.config("here")
+    };
+    let error = Volume::open(config.clone(), machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoVolume(_)), "{error}");
+    // A volume that was made and never published has nothing to show to another state folder.
+    let volume = machine.open("elsewhere");
+    volume.abandon();
+    drop(volume);
+    let error = Volume::open(config, machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoVolume(_)), "{error}");
+}
+
+#[test]
+fn files_that_come_and_go_during_a_sync_do_not_spoil_what_is_published() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let stop = Arc::new(AtomicBool::new(false));
+    let churn = {
+        let (volume, stop) = (Arc::clone(&volume), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            let mut turn = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let name = format!("t{}", turn % 3);
+                let ino = file(&volume, &name);
+                volume
+                    .engine()
+                    .write(ino, 0, &content(turn, 9000), false)
+                    .unwrap();
+                volume.engine().unlink(ROOT_INO, name.as_bytes()).unwrap();
+                turn += 1;
+            }
+        })
+    };
+    for _ in 0..4 {
+        volume.sync(LONG).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    churn.join().unwrap();
+    volume.abandon();
+    let other = machine.open("elsewhere");
+    healthy(&other);
+    other.close().unwrap();
+}
+
+#[test]
+fn segments_are_recycled_over_many_mounts() {
+    let machine = Machine::new();
+    for round in 0..4_u64 {
+        let volume = machine.open("here");
+        let ino = file(&volume, &format!("f{round}"));
+        for part in 0..5 {
+            let data = content(round * 10 + part, 1 << 20);
+            for i in 0..40 {
+                volume
+                    .engine()
+                    .write(ino, (part * 40 + i) << 20, &data, false)
+                    .unwrap();
+            }
+        }
+        volume.sync(LONG).unwrap();
+        let read = volume.engine().read(ino, 41 << 20, 1 << 20).unwrap();
+        assert!(read[..] == content(round * 10 + 1, 1 << 20));
+        volume.close().unwrap();
+    }
+}
