@@ -8,7 +8,7 @@ use weldrfs_blockstore::{
 };
 use weldrfs_meta::{FallocMode, Ino, Location, Piece, Place, SeekTo, WriteAt};
 
-use super::{Engine, Result, STAGING_WAIT, zeros};
+use super::{Engine, HOPELESS_WAIT, Result, STAGING_WAIT, zeros};
 use crate::error::FsError;
 
 /// Most bytes of one extent as it is born.
@@ -166,16 +166,21 @@ impl Engine {
 
     /// Appends to staging, waiting for the packer while it is full.
     pub(crate) fn append(&self, data: &[u8]) -> Result<Appended> {
-        let deadline = Instant::now() + STAGING_WAIT;
+        let began = Instant::now();
         loop {
             match self.segments.append(data) {
-                Err(BytesError::StagingFull { .. }) if Instant::now() < deadline => {
-                    (self.pressure)();
+                Err(BytesError::StagingFull { .. }) if self.worth_waiting(began) => {
                     std::thread::sleep(STAGING_POLL);
                 }
                 other => return Ok(other?),
             }
         }
+    }
+
+    fn worth_waiting(&self, began: Instant) -> bool {
+        let hopeful = self.pressure.get().is_some_and(|press| press());
+        let patience = if hopeful { STAGING_WAIT } else { HOPELESS_WAIT };
+        began.elapsed() < patience
     }
 
     /// `fallocate`. `kill_suid`: the caller may not keep set-id bits.

@@ -157,7 +157,6 @@ impl Volume {
             .staging_limit_bytes
             .unwrap_or_else(|| default_staging(&folders.segments));
         let waker = Waker::default();
-        let pressure = waker.clone();
         let parts = open_parts(
             &config,
             &folders,
@@ -166,10 +165,7 @@ impl Volume {
             clock,
             staging_limit_bytes,
         )?;
-        let engine = Arc::new(Engine::new(Parts {
-            pressure: Box::new(move || pressure.wake()),
-            ..parts
-        }));
+        let engine = Arc::new(Engine::new(parts));
         let last_error = Arc::new(Mutex::new(None));
         let packer = Arc::new(Packer::new(
             Arc::clone(&engine),
@@ -177,6 +173,11 @@ impl Volume {
             seed(),
             staging_limit_bytes,
         ));
+        let (pressure, hope) = (waker.clone(), Arc::downgrade(&packer));
+        engine.set_pressure(Box::new(move || {
+            pressure.wake();
+            hope.upgrade().is_some_and(|packer| packer.hopeful())
+        }));
         let volume = Arc::new(Self {
             engine,
             marker,
@@ -277,7 +278,7 @@ fn find_or_make(
     Ok(marker)
 }
 
-/// Opens what the engine is made of; `pressure` is filled in by the caller.
+/// Opens what the engine is made of.
 fn open_parts(
     config: &VolumeConfig,
     folders: &Folders,
@@ -351,7 +352,6 @@ fn open_parts(
         packs: Arc::new(packs),
         pack_ids,
         clock,
-        pressure: Box::new(|| ()),
         space: config.source_dir.clone(),
     })
 }

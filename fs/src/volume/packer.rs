@@ -23,6 +23,17 @@ const PRESSURE: f64 = 0.5;
 /// Most uncompressed bytes that are packed in one round before the next look at the queue.
 const ROUND_BYTES: u64 = 256 << 20;
 
+/// Pause after a failed round, and the longest one after many.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often in a row packing has failed, and when it may be tried again.
+#[derive(Clone, Copy)]
+struct Failing {
+    times: u32,
+    next: Instant,
+}
+
 /// What a pack in the making holds.
 struct Making {
     builder: PackBuilder,
@@ -50,6 +61,8 @@ pub(crate) struct Packer {
     /// When a sealed segment was first seen.
     seen: Mutex<FxHashMap<SegmentId, Instant>>,
     next_pack: AtomicU64,
+    /// Set while the last attempt was a failure.
+    failing: Mutex<Option<Failing>>,
     /// When the segment that is written to was first seen with this many bytes.
     active: Mutex<(u64, Instant)>,
 }
@@ -69,6 +82,7 @@ impl Packer {
             staging_limit_bytes,
             turn: Mutex::new(SmallRng::seed_from_u64(seed)),
             seen: Mutex::default(),
+            failing: Mutex::default(),
             next_pack: AtomicU64::new(last + 1),
             active: Mutex::new((0, Instant::now())),
         }
@@ -92,7 +106,61 @@ impl Packer {
                 .map(|s| s.id)
                 .collect()
         };
-        self.pack(&ready, || stop.stopping())
+        if !self.may_try(now) {
+            return self.release_dead(&ready);
+        }
+        let packed = self.pack(&ready, || stop.stopping());
+        self.note(&packed);
+        packed
+    }
+
+    /// Whether the last attempt succeeded: then waiting for room makes sense.
+    pub(crate) fn hopeful(&self) -> bool {
+        self.failing.lock().is_none()
+    }
+
+    fn may_try(&self, now: Instant) -> bool {
+        self.failing.lock().is_none_or(|f| now >= f.next)
+    }
+
+    fn note(&self, packed: &Result<(), FsError>) {
+        let mut failing = self.failing.lock();
+        *failing = match packed {
+            Ok(()) => None,
+            Err(_) => {
+                let times = failing.map_or(0, |f| f.times.saturating_add(1));
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1 << times.min(10))
+                    .min(LONGEST_PAUSE);
+                Some(Failing {
+                    times,
+                    next: Instant::now() + pause,
+                })
+            }
+        };
+    }
+
+    /// Releases the segments in which nothing is alive any more: that needs no store.
+    fn release_dead(&self, ids: &[SegmentId]) -> Result<(), FsError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        let ns = &self.engine.ns;
+        ns.checkpoint(ns.acknowledged())?;
+        for id in ids.iter().filter(|id| self.engine.segments.exists(**id)) {
+            let extents = ns.segment_extents(id.0)?;
+            if extents.iter().any(|(_, _, live)| *live) {
+                continue;
+            }
+            ns.move_extents(
+                None,
+                Vec::new(),
+                extents.into_iter().map(|(e, _, _)| e).collect(),
+            )?;
+            self.engine.segments.release(*id)?;
+        }
+        Ok(())
     }
 
     /// Seals what is being written and packs everything that was there at the call, or until the deadline.
@@ -139,6 +207,7 @@ impl Packer {
         if ids.is_empty() {
             return Ok(());
         }
+        self.release_dead(ids)?;
         let mut rng = self.turn.lock();
         let ns = &self.engine.ns;
         // Everything that names these segments is in SQLite afterwards: they are sealed and nobody appends to them.
@@ -216,8 +285,9 @@ impl Packer {
             return Ok(());
         };
         let built = builder.finish();
-        self.engine.packs.put_local(&built)?;
-        self.runtime.block_on(self.engine.packs.upload(id))?;
+        // The segments still have every byte of it: no local copy has to be made durable first.
+        self.runtime
+            .block_on(self.engine.packs.upload_built(&built))?;
         let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
         let made_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)

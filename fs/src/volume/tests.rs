@@ -377,3 +377,36 @@ fn segments_are_recycled_over_many_mounts() {
         volume.close().unwrap();
     }
 }
+
+#[test]
+fn a_store_that_takes_nothing_leaves_nothing_behind_locally_and_heals() {
+    let machine = Machine::new();
+    let config = VolumeConfig { staging_limit_bytes: Some(80 << 20), ..machine.config("here") };
+    let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    // Where packs should go there is a file.
+    std::fs::write(machine.path("store/packs"), "x").unwrap();
+    let ino = file(&volume, "f");
+    let data = content(1, 1 << 20);
+    let mut full = None;
+    for i in 0..100_u64 {
+        if let Err(error) = volume.engine().write(ino, i << 20, &data, false) {
+            assert_eq!(error.errno(), libc::ENOSPC, "{error}");
+            full = Some(i);
+            break;
+        }
+    }
+    let full = full.expect("staging is bounded");
+    assert!(full > 50, "full after {full} MiB");
+    assert!(volume.sync(Duration::from_secs(5)).is_err());
+    let packs = volume.engine.packs.stats();
+    assert_eq!((packs.local_bytes, packs.not_uploaded_bytes), (0, 0));
+    // What is there can be read, and removing it makes room without the store.
+    assert!(volume.engine().read(ino, 0, 1 << 20).unwrap()[..] == data[..]);
+    std::fs::remove_file(machine.path("store/packs")).unwrap();
+    volume.sync(LONG).unwrap();
+    assert_eq!(volume.status().staged_bytes, 0);
+    volume.engine().write(ino, 0, &data, false).unwrap();
+    assert!(volume.engine().read(ino, (full - 1) << 20, 1 << 20).unwrap()[..] == data[..]);
+    healthy(&volume);
+    volume.close().unwrap();
+}
