@@ -39,6 +39,7 @@ impl Engine {
     fn read_within(&self, ino: Ino, offset: u64, len: usize, wait: bool) -> Result<Option<Bytes>> {
         let (size, pieces) = self.ns.map(ino, offset, len as u64)?;
         let len = (size.saturating_sub(offset)).min(len as u64) as usize;
+        self.read_ahead(ino, offset, len as u64, &pieces);
         match pieces.as_slice() {
             [] => return Ok(Some(zeros(len))),
             [one] if one.len == len as u64 => return self.read_piece(one, wait),

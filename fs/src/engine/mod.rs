@@ -1,5 +1,6 @@
 //! The engine: file-system operations on a volume, free of FUSE. One file per family of operations.
 
+mod ahead;
 mod attr;
 mod data;
 mod lookups;
@@ -42,6 +43,7 @@ pub struct Engine {
     pub(crate) pack_ids: RwLock<FxHashMap<u64, PackId>>,
     pub(crate) clock: Arc<dyn Clock>,
     lookups: Lookups,
+    positions: ahead::Positions,
     /// Wakes whoever empties staging, and says whether that is going well.
     pressure: OnceLock<Pressure>,
     /// A folder of the file system that bounds what can be stored.
@@ -84,6 +86,7 @@ impl Engine {
             pack_ids,
             clock,
             lookups: Lookups::default(),
+            positions: ahead::Positions::default(),
             pressure: OnceLock::new(),
             space,
         }

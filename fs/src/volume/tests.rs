@@ -381,7 +381,10 @@ fn segments_are_recycled_over_many_mounts() {
 #[test]
 fn a_store_that_takes_nothing_leaves_nothing_behind_locally_and_heals() {
     let machine = Machine::new();
-    let config = VolumeConfig { staging_limit_bytes: Some(80 << 20), ..machine.config("here") };
+    let config = VolumeConfig {
+        staging_limit_bytes: Some(80 << 20),
+        ..machine.config("here")
+    };
     let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
     // Where packs should go there is a file.
     std::fs::write(machine.path("store/packs"), "x").unwrap();
@@ -406,7 +409,40 @@ fn a_store_that_takes_nothing_leaves_nothing_behind_locally_and_heals() {
     volume.sync(LONG).unwrap();
     assert_eq!(volume.status().staged_bytes, 0);
     volume.engine().write(ino, 0, &data, false).unwrap();
-    assert!(volume.engine().read(ino, (full - 1) << 20, 1 << 20).unwrap()[..] == data[..]);
+    assert!(
+        volume
+            .engine()
+            .read(ino, (full - 1) << 20, 1 << 20)
+            .unwrap()[..]
+            == data[..]
+    );
     healthy(&volume);
+    volume.close().unwrap();
+}
+
+#[test]
+fn who_reads_in_order_finds_the_next_pack_on_its_way() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "f");
+    for i in 0..64_u64 {
+        volume
+            .engine()
+            .write(ino, i << 20, &content(i, 1 << 20), false)
+            .unwrap();
+    }
+    volume.sync(LONG).unwrap();
+    volume.drop_caches();
+    let gets = || volume.status().store.get.requests;
+    let (before, part) = (gets(), 128 << 10);
+    // The first 16 MiB are one pack; in order, the second one is asked for before anybody reads it.
+    for i in 0..100_u64 {
+        volume.engine().read(ino, i * part, part as usize).unwrap();
+    }
+    let deadline = Instant::now() + LONG;
+    while gets() < before + 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(gets() >= before + 2, "{} packs fetched", gets() - before);
     volume.close().unwrap();
 }
