@@ -23,6 +23,8 @@ const PRESSURE: f64 = 0.5;
 /// Most uncompressed bytes that are packed in one round before the next look at the queue.
 const ROUND_BYTES: u64 = 256 << 20;
 
+/// How long one pack may take to go up, all attempts together.
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(300);
 /// Pause after a failed round, and the longest one after many.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -38,7 +40,7 @@ struct Failing {
 struct Making {
     builder: PackBuilder,
     id: PackId,
-    moved: Vec<(ExtentId, u64)>,
+    moved: Vec<(ExtentId, u64, u64)>,
 }
 
 /// What becomes of extents that no file uses.
@@ -46,8 +48,8 @@ struct Making {
 enum Dead {
     /// Their rows go with the segment.
     Drop,
-    /// They stay for the round that releases the segment.
-    Keep,
+    /// They stay for the round that releases the segment. Programs are held back meanwhile, so there is a deadline.
+    Keep(Instant),
 }
 
 /// See the module.
@@ -182,15 +184,15 @@ impl Packer {
 
     /// Packs every live extent there is, while mutations are held back. Those that wait have appended already and will
     /// name their bytes later, so no segment is released here.
-    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>) -> Result<(), FsError> {
+    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>, until: Instant) -> Result<(), FsError> {
         let mut rng = self.turn.lock();
         let ns = &self.engine.ns;
         ns.checkpoint(ns.acknowledged())?;
         let mut making = None;
         for id in ns.segments()? {
-            self.pack_segment(SegmentId(id), &mut making, &mut rng, Dead::Keep)?;
+            self.pack_segment(SegmentId(id), &mut making, &mut rng, Dead::Keep(until))?;
         }
-        self.finish(making.take())
+        self.finish(making.take(), Some(until))
     }
 
     /// Whether nothing was appended for a while although something waits.
@@ -225,7 +227,7 @@ impl Packer {
             bytes += self.pack_segment(*id, &mut making, &mut rng, Dead::Drop)?;
             emptied.push(*id);
         }
-        self.finish(making.take())?;
+        self.finish(making.take(), None)?;
         for id in emptied {
             self.engine.segments.release(id)?;
             self.seen.lock().remove(&id);
@@ -243,6 +245,10 @@ impl Packer {
     ) -> Result<u64, FsError> {
         let mut bytes = 0;
         let mut dead = Vec::new();
+        let until = match fate {
+            Dead::Drop => None,
+            Dead::Keep(until) => Some(until),
+        };
         for (extent, location, live) in self.engine.ns.segment_extents(id.0)? {
             if !live {
                 dead.push(extent);
@@ -259,7 +265,7 @@ impl Packer {
                 .as_ref()
                 .is_some_and(|m| !m.builder.has_room(data.len() as u64))
             {
-                self.finish(making.take())?;
+                self.finish(making.take(), until)?;
             }
             let current = making.get_or_insert_with(|| {
                 let id = PackId::random(rng);
@@ -270,7 +276,7 @@ impl Packer {
                 }
             });
             let offset = current.builder.push(extent.0, &data);
-            current.moved.push((extent, offset));
+            current.moved.push((extent, offset, data.len() as u64));
             bytes += data.len() as u64;
         }
         if fate == Dead::Drop && !dead.is_empty() {
@@ -279,15 +285,23 @@ impl Packer {
         Ok(bytes)
     }
 
-    /// Uploads a pack and, once that is confirmed, moves its extents.
-    fn finish(&self, making: Option<Making>) -> Result<(), FsError> {
+    /// Uploads a pack, in time if there is a limit, and, once that is confirmed, moves its extents.
+    fn finish(&self, making: Option<Making>, until: Option<Instant>) -> Result<(), FsError> {
         let Some(Making { builder, id, moved }) = making else {
             return Ok(());
         };
         let built = builder.finish();
         // The segments still have every byte of it: no local copy has to be made durable first.
-        self.runtime
-            .block_on(self.engine.packs.upload_built(&built))?;
+        let upload = self.engine.packs.upload_built(&built);
+        let left = until.map_or(UPLOAD_DEADLINE, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        let uploaded = self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, upload).await });
+        uploaded.map_err(|_| {
+            FsError::Late("the store did not take a pack in time; it goes up later")
+        })??;
         let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
         let made_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
