@@ -16,6 +16,7 @@ mod ids;
 mod journal;
 mod namespace;
 mod overlay;
+mod reserve;
 mod rows;
 mod settings;
 mod sqlite;

@@ -60,6 +60,14 @@ impl Namespace {
         })
     }
 
+    /// The same for a mutation that needs space for good: on a full disk what is left is for those that make room.
+    pub(super) fn begin_growing(&self, now_ns: i64) -> Result<Tx<'_>> {
+        if self.reserve.is_used() {
+            return Err(MetaError::NoSpace);
+        }
+        self.begin(now_ns)
+    }
+
     fn wait_for_room(&self) -> Result<()> {
         if self.has_room() {
             return Ok(());
