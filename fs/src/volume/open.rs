@@ -191,6 +191,7 @@ impl Volume {
             publishing: Mutex::new(()),
             behind_since: Mutex::new(None),
             last_error,
+            read_only: config.read_only,
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
         });
@@ -352,6 +353,8 @@ fn open_parts(
         packs: Arc::new(packs),
         pack_ids,
         clock,
+        read_deadline: config.read_deadline,
+        staging_limit_bytes,
         space: config.source_dir.clone(),
     })
 }
