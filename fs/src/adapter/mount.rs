@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -97,6 +98,19 @@ pub struct Unmounter {
 }
 
 impl Unmounter {
+    /// Whether the mount table still shows a mount of ours there. A table that cannot be read shows one.
+    fn is_mounted(&self) -> bool {
+        let Ok(table) = std::fs::read("/proc/self/mountinfo") else {
+            return true;
+        };
+        let wanted = escaped(&self.mountpoint);
+        table.split(|byte| *byte == b'\n').any(|line| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let is_here = fields.nth(4) == Some(&wanted[..]);
+            is_here && fields.any(|field| field == b"fuse.weldrfs")
+        })
+    }
+
     /// Takes the mount away. A lazy one is gone from the tree at once and lives on for what is open.
     ///
     /// # Errors
@@ -179,6 +193,11 @@ impl FuseMount {
     /// When the session broke.
     pub fn wait(self) -> Result<(), MountError> {
         match self.serving.join() {
+            // The kernel may end a session in many ways; what counts is whether the mount is gone.
+            Ok(Err(error)) if !self.unmounter.is_mounted() => {
+                tracing::info!(%error, "the session ended with the mount");
+                Ok(())
+            }
             Ok(result) => Ok(result?),
             Err(_) => Err(io::Error::other("a thread that serves the mount panicked").into()),
         }
@@ -303,5 +322,29 @@ fn raise_read_ahead(settings: &FuseSettings) {
         (settings.max_readahead / 1024).to_string(),
     ) {
         tracing::debug!(%error, path, "read-ahead stays as it is");
+    }
+}
+
+/// A path as the mount table writes it.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => {
+                out.extend_from_slice(format!("\\{byte:03o}").as_bytes())
+            }
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_as_the_mount_table_does() {
+        assert_eq!(escaped(Path::new("/a b\\c\n")), b"/a\\040b\\134c\\012");
     }
 }

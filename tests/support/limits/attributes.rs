@@ -130,6 +130,21 @@ pub(crate) fn setuid_is_cleared(place: &mut Place) {
     );
     assert_eq!(fs::read(root.join("written")).expect("read"), b"changed");
     assert_eq!(fs::read(root.join("cut")).expect("read"), b"pro");
+    executed_without_a_look_before(&root.join("id"));
+}
+
+/// Somebody writes to a set-user-id program of root's and executes it at once: nobody has asked for its mode since.
+fn executed_without_a_look_before(program: &std::path::Path) {
+    fs::copy("/usr/bin/id", program).expect("copy");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o4777)).expect("chmod");
+    let script = "import os, sys\n\
+                  os.setgroups([]); os.setgid(65534); os.setuid(65534)\n\
+                  fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)\n\
+                  os.write(fd, b'x'); os.close(fd)\n\
+                  os.execv(sys.argv[1], ['id', '-u'])\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(program);
+    assert_eq!(succeed(&mut command, HELPER_DEADLINE).trim(), "65534");
 }
 
 pub(crate) fn pipes_and_sockets(place: &mut Place) {
