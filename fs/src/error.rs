@@ -1,6 +1,6 @@
 //! The engine's error and the one place that maps it to an errno.
 
-use weldrfs_blockstore::Error as BytesError;
+use weldrfs_blockstore::{Error as BytesError, StoreError};
 use weldrfs_meta::MetaError;
 
 /// Why an operation failed.
@@ -12,6 +12,12 @@ pub enum FsError {
     /// The bytes cannot be had or kept.
     #[error(transparent)]
     Bytes(#[from] BytesError),
+    /// The store failed.
+    #[error("the store: {0}")]
+    Store(StoreError),
+    /// It did not come about before its deadline.
+    #[error("{0}")]
+    Late(&'static str),
     /// The operation is not supported for this kind of file or with these flags.
     #[error("operation not supported")]
     NotSupported,
@@ -26,6 +32,8 @@ impl FsError {
         match self {
             Self::Meta(error) => meta_errno(error),
             Self::Bytes(error) => bytes_errno(error),
+            Self::Store(_) => libc::EIO,
+            Self::Late(_) => libc::ETIMEDOUT,
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::Damaged(_) => libc::EIO,
         }

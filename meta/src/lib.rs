@@ -10,6 +10,8 @@ mod checkpoint;
 mod codec;
 mod error;
 mod filemap;
+#[cfg(test)]
+mod fuzz_tests;
 mod ids;
 mod journal;
 mod namespace;
@@ -27,8 +29,8 @@ pub use filemap::Piece;
 pub use ids::{Cookie, ExtentId, Ino, Lsn, ROOT_INO};
 pub use journal::{JournalHeader, RecordHeader, parse_record};
 pub use namespace::{
-    AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, RenameFlags, SeekTo, TimeSet,
-    Usage, WriteAt, XattrMode,
+    AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, Pause, RenameFlags, SeekTo,
+    TimeSet, Usage, WriteAt, XattrMode,
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings};

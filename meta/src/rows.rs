@@ -10,7 +10,7 @@ use crate::ids::{Cookie, ExtentId, Ino};
 pub const MAX_NAME_BYTES: usize = 255;
 /// Longest target of a symbolic link, in bytes (Linux' `PATH_MAX` less the terminating zero).
 pub(crate) const MAX_SYMLINK_BYTES: usize = 4095;
-/// Most links of one inode, as on ext4.
+/// Most names of one file, as on ext4. A directory may have any number of subdirectories.
 pub(crate) const MAX_LINKS: u32 = 65_000;
 /// Greatest file size in bytes: what Linux can address with a signed 64-bit offset, less one block.
 pub(crate) const MAX_FILE_BYTES: u64 = i64::MAX as u64 - 4095;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
 use crate::cache::Cache;
@@ -74,6 +74,7 @@ impl Namespace {
             inodes: AtomicI64::new(inodes as i64),
             bytes: AtomicI64::new(bytes as i64),
             read_only: Mutex::new(None),
+            gate: RwLock::new(()),
             settings,
         });
         if named(read::inode(&connection, ROOT_INO))?.is_none() {

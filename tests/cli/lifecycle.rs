@@ -110,7 +110,7 @@ fn a_killed_mount_is_reported_and_cleared_by_the_next() {
     place.mount();
     send(place.pid(), Signal::KILL);
     until("the mount is dead", || {
-        rustix::fs::statvfs(&place.path("m")).is_err()
+        rustix::fs::statvfs(place.path("m")).is_err()
     });
     place
         .run(&["status", &place.text("m")])
@@ -127,7 +127,7 @@ fn a_killed_mount_is_reported_and_cleared_by_the_next() {
     assert_eq!(place.mounts().len(), 1);
     send(place.pid(), Signal::KILL);
     until("the mount is dead", || {
-        rustix::fs::statvfs(&place.path("m")).is_err()
+        rustix::fs::statvfs(place.path("m")).is_err()
     });
     place.run(&["umount", &place.text("m")]).success();
     assert!(place.mounts().is_empty());

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod damage;
 mod lifecycle;
 mod standard_ways;
 mod support;

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 use weldrfs_blockstore::{PackBuilder, PackId, PackSettings, SegmentId};
-use weldrfs_meta::{ExtentId, PackRow, Piece};
+use weldrfs_meta::{ExtentId, PackRow, Pause, Piece};
 
 use super::worker::Waker;
 use crate::engine::Engine;
@@ -28,6 +28,15 @@ struct Making {
     builder: PackBuilder,
     id: PackId,
     moved: Vec<(ExtentId, u64)>,
+}
+
+/// What becomes of extents that no file uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    /// Their rows go with the segment.
+    Drop,
+    /// They stay for the round that releases the segment.
+    Keep,
 }
 
 /// See the module.
@@ -86,11 +95,34 @@ impl Packer {
         self.pack(&ready, || stop.stopping())
     }
 
-    /// Seals what is being written and packs everything there is. Fails when the deadline passes.
+    /// Seals what is being written and packs everything that was there at the call, or until the deadline.
     pub(crate) fn pack_all(&self, deadline: Instant) -> Result<(), FsError> {
         self.engine.segments.seal_active();
-        let all: Vec<SegmentId> = self.engine.segments.sealed().iter().map(|s| s.id).collect();
-        self.pack(&all, || Instant::now() >= deadline)
+        let segments = &self.engine.segments;
+        let all: Vec<SegmentId> = segments.sealed().iter().map(|s| s.id).collect();
+        let left = || -> Vec<SegmentId> {
+            let there = all.iter().filter(|id| segments.exists(**id));
+            there.copied().collect()
+        };
+        let mut waiting = left();
+        while !waiting.is_empty() && Instant::now() < deadline {
+            self.pack(&waiting, || Instant::now() >= deadline)?;
+            waiting = left();
+        }
+        Ok(())
+    }
+
+    /// Packs every live extent there is, while mutations are held back. Those that wait have appended already and will
+    /// name their bytes later, so no segment is released here.
+    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>) -> Result<(), FsError> {
+        let mut rng = self.turn.lock();
+        let ns = &self.engine.ns;
+        ns.checkpoint(ns.acknowledged())?;
+        let mut making = None;
+        for id in ns.segments()? {
+            self.pack_segment(SegmentId(id), &mut making, &mut rng, Dead::Keep)?;
+        }
+        self.finish(making.take())
     }
 
     /// Whether nothing was appended for a while although something waits.
@@ -121,7 +153,7 @@ impl Packer {
             if !self.engine.segments.exists(*id) {
                 continue;
             }
-            bytes += self.pack_segment(*id, &mut making, &mut rng)?;
+            bytes += self.pack_segment(*id, &mut making, &mut rng, Dead::Drop)?;
             emptied.push(*id);
         }
         self.finish(making.take())?;
@@ -138,6 +170,7 @@ impl Packer {
         id: SegmentId,
         making: &mut Option<Making>,
         rng: &mut SmallRng,
+        fate: Dead,
     ) -> Result<u64, FsError> {
         let mut bytes = 0;
         let mut dead = Vec::new();
@@ -171,7 +204,7 @@ impl Packer {
             current.moved.push((extent, offset));
             bytes += data.len() as u64;
         }
-        if !dead.is_empty() {
+        if fate == Dead::Drop && !dead.is_empty() {
             self.engine.ns.move_extents(None, Vec::new(), dead)?;
         }
         Ok(bytes)

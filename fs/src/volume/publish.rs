@@ -4,6 +4,7 @@
 //! head never names what is not there.
 
 use std::fs;
+use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
+use weldrfs_meta::Lsn;
 
 use super::figures::SyncReport;
 use super::layout::Folders;
@@ -23,8 +25,10 @@ use crate::error::FsError;
 const HEAD_KEY: &str = "head.json";
 /// Compression of a copy of the database.
 const ZSTD_LEVEL: i32 = 3;
-/// Rounds of packing in one sync; each takes what came meanwhile.
+/// Rounds of packing in one sync; each takes what came during the one before.
 const SYNC_ROUNDS: usize = 3;
+/// How long a sync waits for the mutations under way before it holds back new ones.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The head object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +41,9 @@ pub(crate) struct Head {
     snapshot: String,
     /// Bytes of the copy before compression.
     snapshot_bytes: u64,
-    /// CRC-32C of the compressed object... as zstd's own checksum guards the content.
+    /// CRC-32C of the compressed object.
+    snapshot_crc32c: u32,
+    /// When it was published, milliseconds since 1970.
     created_ms: u64,
 }
 
@@ -80,18 +86,29 @@ pub(super) fn restore(
         return Ok(0);
     };
     let object = runtime.block_on(store.get(&head.snapshot, None))?;
-    let limit = usize::try_from(head.snapshot_bytes).unwrap_or(usize::MAX);
-    let database = zstd::bulk::decompress(&object.bytes, limit)
-        .map_err(|e| OpenError::State(format!("{} in the store is damaged: {e}", head.snapshot)))?;
+    let damaged =
+        |why: String| OpenError::State(format!("{} in the store is damaged: {why}", head.snapshot));
+    if crc32c::crc32c(&object.bytes) != head.snapshot_crc32c {
+        return Err(damaged("it has the wrong checksum".into()));
+    }
     let state = |error| OpenError::StateDir {
         dir: folders.meta.clone(),
         error,
     };
     let temporary = folders.meta.join("meta.db.restoring");
-    fs::write(&temporary, database).map_err(state)?;
-    fs::File::open(&temporary)
-        .and_then(|f| f.sync_all())
-        .map_err(state)?;
+    let mut file = fs::File::create(&temporary).map_err(state)?;
+    let decoder =
+        zstd::stream::Decoder::new(&object.bytes[..]).map_err(|e| damaged(e.to_string()))?;
+    // One byte more than it should have tells a longer one apart without unpacking it whole.
+    let written = io::copy(&mut decoder.take(head.snapshot_bytes + 1), &mut file)
+        .map_err(|e| damaged(e.to_string()))?;
+    if written != head.snapshot_bytes {
+        return Err(damaged(format!(
+            "it has {written} bytes, {} are expected",
+            head.snapshot_bytes
+        )));
+    }
+    file.sync_all().map_err(state)?;
     fs::rename(&temporary, folders.meta.join("meta.db")).map_err(state)?;
     fs::File::open(&folders.meta)
         .and_then(|f| f.sync_all())
@@ -149,24 +166,7 @@ impl Volume {
 
     fn publish_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
-        let mut lsn = None;
-        for _ in 0..SYNC_ROUNDS {
-            self.packer.pack_all(deadline)?;
-            let _ = fs::remove_file(copy);
-            let taken = self.engine.ns.copy_database(copy.to_owned())?;
-            if !names_segments(copy)? {
-                lsn = Some(taken);
-                break;
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-        }
-        let Some(lsn) = lsn else {
-            return Err(FsError::Damaged(
-                "the store is too slow to keep up; what is missing goes up later".into(),
-            ));
-        };
+        let lsn = self.consistent_copy(copy, deadline)?;
         let database = fs::read(copy).map_err(io)?;
         let compressed = zstd::bulk::compress(&database, ZSTD_LEVEL).map_err(io)?;
         let nonce: u64 = SmallRng::from_os_rng().random();
@@ -175,6 +175,7 @@ impl Volume {
             lsn: lsn.0,
             snapshot: format!("meta/{:016x}-{nonce:016x}.db.zst", lsn.0),
             snapshot_bytes: database.len() as u64,
+            snapshot_crc32c: crc32c::crc32c(&compressed),
             created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -188,11 +189,36 @@ impl Volume {
                 *self.behind_since.lock() = None;
                 Ok(())
             }
-            Ok(Err(error)) => Err(store_error(error)),
-            Err(_) => Err(FsError::Damaged(
-                "the store did not answer before the deadline".into(),
+            Ok(Err(error)) => Err(FsError::Store(error)),
+            Err(_) => Err(FsError::Late(
+                "the store did not answer before the deadline",
             )),
         }
+    }
+
+    /// A copy of the database in which every byte of every file lies in an uploaded pack.
+    fn consistent_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<Lsn, FsError> {
+        for _ in 0..SYNC_ROUNDS {
+            self.packer.pack_all(deadline)?;
+            if let Some(lsn) = self.copy_without_segments(copy)? {
+                return Ok(lsn);
+            }
+        }
+        // Programs write faster than this: they wait a moment for what came since the last round.
+        let late =
+            || FsError::Late("the store is too slow to keep up; what is missing goes up later");
+        if Instant::now() >= deadline {
+            return Err(late());
+        }
+        let pause = self.engine.ns.pause(PAUSE_PATIENCE).ok_or_else(late)?;
+        self.packer.pack_paused(&pause)?;
+        self.copy_without_segments(copy)?.ok_or_else(late)
+    }
+
+    fn copy_without_segments(&self, copy: &std::path::Path) -> Result<Option<Lsn>, FsError> {
+        let _ = fs::remove_file(copy);
+        let lsn = self.engine.ns.copy_database(copy.to_owned())?;
+        Ok((!weldrfs_meta::database_names_segments(copy)?).then_some(lsn))
     }
 
     async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), StoreError> {
@@ -220,15 +246,4 @@ impl Volume {
         }
         Ok(())
     }
-}
-
-/// Whether a copy of the database names local segments: then the store alone could not restore it.
-fn names_segments(copy: &std::path::Path) -> Result<bool, FsError> {
-    Ok(weldrfs_meta::database_names_segments(copy)?)
-}
-
-fn store_error(error: StoreError) -> FsError {
-    FsError::Meta(weldrfs_meta::MetaError::Io(std::io::Error::other(
-        error.to_string(),
-    )))
 }

@@ -1,1 +1,283 @@
+//! Volumes without a mount: publishing, restoring, packing, rewriting, recovery.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::engine::Caller;
+use weldrfs_meta::ROOT_INO;
+
+struct Machine {
+    runtime: tokio::runtime::Runtime,
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            runtime,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self, state: &str) -> VolumeConfig {
+        VolumeConfig {
+            source_dir: self.path("store"),
+            state_base: self.path(state),
+            cache_dir: None,
+            cache_bytes: 1 << 30,
+            frame_cache_bytes: 1 << 20,
+            free_floor_ratio: 0.0,
+            staging_limit_bytes: Some(256 << 20),
+            checkpoint_interval: Duration::from_millis(50),
+            read_deadline: Duration::from_secs(10),
+            read_only: false,
+        }
+    }
+
+    fn open(&self, state: &str) -> Arc<Volume> {
+        Volume::open(self.config(state), self.runtime.handle().clone()).unwrap()
+    }
+}
+
+const ME: Caller = Caller { uid: 0, gid: 0 };
+const LONG: Duration = Duration::from_secs(60);
+
+fn file(volume: &Volume, name: &str) -> weldrfs_meta::Ino {
+    volume
+        .engine()
+        .mknod(ROOT_INO, name.as_bytes(), crate::Kind::File, 0o644, 0, &ME)
+        .unwrap()
+        .ino
+}
+
+fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn healthy(volume: &Volume) {
+    assert_eq!(volume.check().unwrap().findings, vec![]);
+}
+
+#[test]
+fn everything_comes_back_from_the_store_alone() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let names: Vec<String> = (0..300).map(|i| format!("f{i}")).collect();
+    for (i, name) in names.iter().enumerate() {
+        let ino = file(&volume, name);
+        volume
+            .engine()
+            .write(ino, 0, &content(i as u64, 10 + i * 37), false)
+            .unwrap();
+    }
+    let big = file(&volume, "big");
+    volume
+        .engine()
+        .write(big, 5_000_000, &content(9, 9_000_000), false)
+        .unwrap();
+    let report = volume.sync(LONG).unwrap();
+    assert_eq!(report.in_store_lsn, volume.status().acknowledged_lsn);
+    assert_eq!(volume.status().staged_bytes, 0);
+    volume.close().unwrap();
+
+    let other = machine.open("elsewhere");
+    for (i, name) in names.iter().enumerate() {
+        let attr = other.engine().lookup(ROOT_INO, name.as_bytes()).unwrap();
+        let read = other.engine().read(attr.ino, 0, 1 << 20).unwrap();
+        assert_eq!(&read[..], content(i as u64, 10 + i * 37), "{name}");
+    }
+    let attr = other.engine().lookup(ROOT_INO, b"big").unwrap();
+    assert_eq!(attr.size, 14_000_000);
+    assert_eq!(
+        &other.engine().read(attr.ino, 5_000_000, 9_000_000).unwrap()[..],
+        content(9, 9_000_000)
+    );
+    assert!(
+        other
+            .engine()
+            .read(attr.ino, 0, 5_000_000)
+            .unwrap()
+            .iter()
+            .all(|b| *b == 0)
+    );
+    healthy(&other);
+    other.close().unwrap();
+}
+
+#[test]
+fn a_sync_under_constant_writing_still_ends_and_holds_what_was_there() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..2)
+        .map(|w| {
+            let (volume, stop) = (Arc::clone(&volume), Arc::clone(&stop));
+            let ino = file(&volume, &format!("log{w}"));
+            std::thread::spawn(move || {
+                let mut at = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    volume
+                        .engine()
+                        .write(ino, at, &content(at, 700), false)
+                        .unwrap();
+                    at += 700;
+                }
+            })
+        })
+        .collect();
+    let kept = file(&volume, "kept");
+    for round in 0..5_u64 {
+        volume
+            .engine()
+            .write(kept, 0, &content(round, 5000), false)
+            .unwrap();
+        let upto = volume.status().acknowledged_lsn;
+        assert!(volume.sync(LONG).unwrap().in_store_lsn >= upto);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    // What the store holds stands alone, whatever became of this machine.
+    volume.abandon();
+    let other = machine.open("elsewhere");
+    let attr = other.engine().lookup(ROOT_INO, b"kept").unwrap();
+    assert_eq!(
+        &other.engine().read(attr.ino, 0, 5000).unwrap()[..],
+        content(4, 5000)
+    );
+    for w in 0..2 {
+        let attr = other
+            .engine()
+            .lookup(ROOT_INO, format!("log{w}").as_bytes())
+            .unwrap();
+        for at in (0..attr.size).step_by(700) {
+            assert_eq!(
+                &other.engine().read(attr.ino, at, 700).unwrap()[..],
+                content(at, 700),
+                "log{w} at {at}"
+            );
+        }
+    }
+    healthy(&other);
+    other.close().unwrap();
+}
+
+#[test]
+fn a_file_of_very_many_runs_is_brought_together() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "db");
+    let mut expected = content(1, 16 << 20);
+    volume.engine().write(ino, 0, &expected, false).unwrap();
+    for i in 0..3000_u64 {
+        let at = (i.wrapping_mul(2_654_435_761) % 4096) * 4096;
+        let page = content(i, 4096);
+        expected[at as usize..at as usize + 4096].copy_from_slice(&page);
+        volume.engine().write(ino, at, &page, false).unwrap();
+    }
+    let before = volume.engine.ns.map(ino, 0, 1 << 30).unwrap().1.len();
+    assert!(before > 2000, "{before} runs");
+    let stamps = volume.engine().getattr(ino).unwrap();
+    rewrite::round(&volume.engine);
+    let after = volume.engine.ns.map(ino, 0, 1 << 30).unwrap().1.len();
+    assert!(after < 100, "{after} runs");
+    assert_eq!(volume.engine().getattr(ino).unwrap(), stamps);
+    assert!(volume.engine().read(ino, 0, 16 << 20).unwrap() == expected);
+    volume.abandon();
+    let volume = machine.open("here");
+    assert!(volume.engine().read(ino, 0, 16 << 20).unwrap() == expected);
+    healthy(&volume);
+    volume.close().unwrap();
+}
+
+#[test]
+fn what_died_before_it_was_packed_is_not_uploaded() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "dead");
+    volume
+        .engine()
+        .write(ino, 0, &content(1, 20 << 20), false)
+        .unwrap();
+    volume.engine().unlink(ROOT_INO, b"dead").unwrap();
+    volume.sync(LONG).unwrap();
+    assert!(
+        volume.status().store.put.bytes < 1 << 20,
+        "{:?}",
+        volume.status().store
+    );
+    assert_eq!(volume.status().staged_bytes, 0);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_place_that_holds_something_else_is_left_alone() {
+    let machine = Machine::new();
+    std::fs::create_dir(machine.path("store")).unwrap();
+    std::fs::write(machine.path("store/precious"), "x").unwrap();
+    let error = Volume::open(machine.config("here"), machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::NotAVolume { .. }), "{error}");
+    assert!(error.to_string().contains("precious"), "{error}");
+    assert!(!machine.path("here").exists());
+    let inside: Vec<_> = std::fs::read_dir(machine.path("store")).unwrap().collect();
+    assert_eq!(inside.len(), 1);
+}
+
+#[test]
+fn a_damaged_copy_in_the_store_is_refused() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    file(&volume, "f");
+    volume.close().unwrap();
+    let copy = find(&machine.path("store/meta"));
+    let mut bytes = std::fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&copy, bytes).unwrap();
+    let error = Volume::open(
+        machine.config("elsewhere"),
+        machine.runtime.handle().clone(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("wrong checksum"), "{error}");
+}
+
+fn find(dir: &Path) -> std::path::PathBuf {
+    let mut inside = std::fs::read_dir(dir).unwrap();
+    inside.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_read_only_volume_takes_no_changes_but_a_flush() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "f");
+    volume.close().unwrap();
+    let config = VolumeConfig {
+        read_only: true,
+        ..machine.config("here")
+    };
+    let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    let error = volume.engine().write(ino, 0, b"x", false).unwrap_err();
+    assert_eq!(error.errno(), libc::EROFS);
+    volume.engine().fsync(ino, false).unwrap();
+    volume.close().unwrap();
+}

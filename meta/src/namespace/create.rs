@@ -52,9 +52,6 @@ impl Namespace {
         }
         let dir_row = *tx.row(dir);
         let is_dir = new.mode & libc::S_IFMT == libc::S_IFDIR;
-        if is_dir && dir_row.nlink >= MAX_LINKS {
-            return Err(MetaError::TooManyLinks);
-        }
         let row = tx.make(new_row(new, &dir_row, is_dir, now_ns));
         tx.add_entry(dir, name, row.ino, row.kind());
         if is_dir {

@@ -17,7 +17,7 @@ mod xattr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 use rustc_hash::FxHashSet;
 
 use crate::cache::Cache;
@@ -63,7 +63,13 @@ pub struct Namespace {
     pub(crate) inodes: AtomicI64,
     pub(crate) bytes: AtomicI64,
     pub(crate) read_only: Mutex<Option<String>>,
+    /// Every mutation passes it; whoever needs a moment without any closes it.
+    pub(crate) gate: RwLock<()>,
 }
+
+/// Mutations are held back while this lives.
+#[derive(Debug)]
+pub struct Pause<'a>(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'a, ()>);
 
 impl std::fmt::Debug for Namespace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -125,11 +131,11 @@ impl Namespace {
     /// `ReadOnly` once a flush has failed: it is never retried into success.
     pub fn flush(&self, upto: Lsn) -> Result<()> {
         if self.journal.durable() >= upto {
-            return self.check_writable();
+            return self.check_journal();
         }
         let _leader = self.group.lock();
         if self.journal.durable() >= upto {
-            return self.check_writable();
+            return self.check_journal();
         }
         // Whatever was acknowledged by now comes along: those who wait behind this flush need none of their own.
         let upto = self.journal.last();
@@ -139,15 +145,23 @@ impl Namespace {
         self.journal.flush(upto)
     }
 
-    fn check_writable(&self) -> Result<()> {
-        match self
-            .journal
+    /// A read-only mount may flush; one whose disk failed has nothing to promise.
+    fn check_journal(&self) -> Result<()> {
+        self.journal
             .failure()
-            .or_else(|| self.read_only.lock().clone())
-        {
-            Some(why) => Err(MetaError::ReadOnly(why)),
-            None => Ok(()),
-        }
+            .map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_journal()?;
+        let why = self.read_only.lock().clone();
+        why.map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
+    }
+
+    /// Holds every mutation back until the guard is dropped; those under way are finished first. Checkpoints and moves
+    /// go on. `None` when that takes longer than `patience`.
+    pub fn pause(&self, patience: std::time::Duration) -> Option<Pause<'_>> {
+        self.gate.try_write_for(patience).map(Pause)
     }
 
     /// Refuses mutations from now on.

@@ -2,7 +2,7 @@
 
 use crate::error::{MetaError, Result};
 use crate::ids::{Ino, ROOT_INO};
-use crate::rows::{Dirent, MAX_LINKS};
+use crate::rows::Dirent;
 
 use super::Namespace;
 use super::tx::{At, Tx, check_name};
@@ -142,9 +142,6 @@ impl Namespace {
     fn adopt(&self, tx: &mut Tx<'_>, moved: At, from: At, to: At) -> Result<()> {
         if !tx.row(moved).is_dir() || from == to {
             return Ok(());
-        }
-        if tx.row(to).nlink >= MAX_LINKS {
-            return Err(MetaError::TooManyLinks);
         }
         tx.row_mut(from).nlink -= 1;
         tx.row_mut(to).nlink += 1;

@@ -249,6 +249,70 @@ fn moving_a_directory_below_itself_is_refused() {
     healthy(&ns);
 }
 
+/// A disk that lost everything at or behind an offset of the segment when the power failed.
+struct Lost(u64);
+
+impl DataBarrier for Lost {
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn verify(&self, location: &crate::rows::Location, from_block: u64) -> bool {
+        let Place::Segment { offset, .. } = location.place else {
+            return true;
+        };
+        offset + from_block * 4096 < self.0
+    }
+}
+
+#[test]
+fn after_a_power_loss_the_history_is_a_prefix_with_everything_flushed() {
+    let tmp = tempfile::tempdir().unwrap();
+    let never = MetaSettings {
+        checkpoint_interval: std::time::Duration::from_secs(3600),
+        ..settings(tmp.path())
+    };
+    let ns = Namespace::open(never.clone(), Arc::new(NoBytes), (0, 0), 1).unwrap();
+    let make = |i: u64| {
+        let f = ns
+            .create(ROOT_INO, format!("f{i}").as_bytes(), &file(), 2)
+            .unwrap()
+            .ino;
+        write(&ns, f, 0, 4096, 4096 * (i + 1));
+        f
+    };
+    for i in 0..10 {
+        make(i);
+    }
+    ns.flush(ns.acknowledged()).unwrap();
+    for i in 10..20 {
+        make(i);
+    }
+    ns.abandon();
+    drop(ns);
+    // The disk kept what was flushed and the data of two files more.
+    let other_boot = MetaSettings {
+        boot_id: [9; 16],
+        ..never
+    };
+    let ns = Namespace::open(other_boot, Arc::new(Lost(4096 * 13)), (0, 0), 1).unwrap();
+    let there: Vec<bool> = (0..20)
+        .map(|i| ns.lookup(ROOT_INO, format!("f{i}").as_bytes()).is_ok())
+        .collect();
+    // The thirteenth file was made, and its content is lost with everything after it.
+    assert_eq!(there.iter().filter(|t| **t).count(), 13);
+    assert!(there[..13].iter().all(|t| *t));
+    let sizes: Vec<u64> = (0..13)
+        .map(|i| {
+            ns.lookup(ROOT_INO, format!("f{i}").as_bytes())
+                .unwrap()
+                .size
+        })
+        .collect();
+    assert_eq!(sizes[..12], [4096; 12]);
+    assert_eq!(sizes[12], 0);
+    healthy(&ns);
+}
+
 #[test]
 fn a_database_of_a_newer_version_is_refused_by_name() {
     let tmp = tempfile::tempdir().unwrap();

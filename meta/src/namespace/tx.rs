@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
+use parking_lot::{MutexGuard, RwLockReadGuard};
 
 use crate::cache::Node;
 use crate::changes::Change;
@@ -37,6 +37,7 @@ pub(super) struct Tx<'a> {
     newborn: Option<Ino>,
     /// The location a `GrowLocation` starts from.
     growing: Option<Arc<Location>>,
+    _pass: RwLockReadGuard<'a, ()>,
 }
 
 impl Namespace {
@@ -44,6 +45,7 @@ impl Namespace {
     pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
         self.check_writable()?;
         self.wait_for_room()?;
+        let pass = self.gate.read();
         let state = self.commit.lock();
         Ok(Tx {
             ns: self,
@@ -53,6 +55,7 @@ impl Namespace {
             working: Vec::new(),
             newborn: None,
             growing: None,
+            _pass: pass,
         })
     }
 

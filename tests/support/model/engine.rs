@@ -85,6 +85,9 @@ impl Subject for EngineSubject {
         }
         drop(volume);
         self.open();
+        let report = self.volume.as_ref().expect("it is open").check();
+        let report = report.expect("the tables can be checked");
+        assert_eq!(report.findings, vec![], "invariants after reopening");
     }
 }
 
