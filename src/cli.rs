@@ -74,7 +74,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct MountArgs {
-    /// Where the volume is kept: file:///DIR
+    /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
     source: OsString,
     /// The directory to mount it on
     mountpoint: PathBuf,
@@ -170,6 +170,8 @@ Environment:
   WELDR_ENV_VOL    base of the local state, unless state_dir is given
                    (default: /var/lib/weldrfs; for users $XDG_STATE_HOME/weldrfs
                    or ~/.local/state/weldrfs)
+  S3_ENDPOINT, S3_REGION, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN
+                   the way to the bucket; after them the AWS_* ones
   WELDRFS_RUN_DIR  where running mounts are noted
                    (default: /run/weldrfs; for users $XDG_RUNTIME_DIR/weldrfs)
 
@@ -258,7 +260,7 @@ impl From<Command> for Invocation {
 #[derive(Debug, Parser)]
 #[command(name = "mount.fuse.weldrfs", version)]
 struct Helper {
-    /// Where the volume is kept: file:///DIR
+    /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
     source: OsString,
     /// The directory to mount it on
     mountpoint: PathBuf,

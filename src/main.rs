@@ -1,5 +1,6 @@
 //! The program `weldrfs`: command line and wiring. What a filesystem is lives in the other crates.
 
+mod bucket;
 mod cli;
 mod commands;
 mod daemon;

@@ -11,9 +11,11 @@ use weldrfs_control::{
     VolumeIdentity, VolumeStatus,
 };
 
+use crate::bucket::{BucketAccess, Keys};
 use crate::failure::Failure;
-use crate::options::{Access, MountOptions, Readdirplus};
+use crate::options::{Access, Addressing, MountOptions, Readdirplus};
 use crate::preflight::Plan;
+use crate::source::Place;
 
 /// Threads that answer the kernel unless `threads` says otherwise: one per processor, within these bounds. Two at
 /// least, so that a wait for the store or the disk does not stop everything else.
@@ -28,7 +30,7 @@ impl OpenVolume {
     pub(crate) fn open(plan: &Plan, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
         let options = &plan.options;
         let config = weldrfs_fs::VolumeConfig {
-            source_dir: plan.source.dir.clone(),
+            source: source(plan)?,
             state_base: plan.state_base.clone(),
             cache_dir: options.cache_dir.clone(),
             cache_bytes: options.cache_bytes,
@@ -38,6 +40,9 @@ impl OpenVolume {
             checkpoint_interval: options.checkpoint_interval,
             read_deadline: options.read_deadline,
             read_only: options.read_only,
+            max_uploads: options.max_uploads,
+            upload_delay: options.upload_delay,
+            trust_store: !options.conditional_writes,
         };
         let volume = weldrfs_fs::Volume::open(config, runtime).map_err(|error| {
             Failure::Mount(format!(
@@ -132,6 +137,44 @@ impl OpenVolume {
         self.0
             .close()
             .map_err(|error| Failure::system("the volume did not close cleanly", &error))
+    }
+}
+
+/// The store of `plan`, as the engine wants it.
+fn source(plan: &Plan) -> Result<weldrfs_fs::Source, Failure> {
+    match (&plan.source.place, &plan.access) {
+        (Place::Directory(dir), _) => Ok(weldrfs_fs::Source::Directory(dir.clone())),
+        (Place::Bucket { .. }, Some(access)) => Ok(weldrfs_fs::Source::S3(s3_settings(access))),
+        (Place::Bucket { .. }, None) => Err(Failure::System(
+            "the way to the bucket was not looked up; this is a fault of weldrfs".into(),
+        )),
+    }
+}
+
+fn s3_settings(access: &BucketAccess) -> weldrfs_fs::S3Settings {
+    let credentials = match access.keys.clone() {
+        Keys::Given {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } => weldrfs_fs::S3Credentials::Keys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        },
+        Keys::File(path) => weldrfs_fs::S3Credentials::File(path),
+        Keys::Profile(name) => weldrfs_fs::S3Credentials::Profile(name),
+        Keys::Chain => weldrfs_fs::S3Credentials::Chain,
+    };
+    weldrfs_fs::S3Settings {
+        prefix: access.prefix.clone(),
+        region: access.region.clone(),
+        addressing: match access.addressing {
+            Addressing::Auto => weldrfs_fs::Addressing::Auto,
+            Addressing::Path => weldrfs_fs::Addressing::Path,
+            Addressing::VirtualHost => weldrfs_fs::Addressing::VirtualHost,
+        },
+        ..weldrfs_fs::S3Settings::new(&access.bucket, &access.endpoint, credentials)
     }
 }
 

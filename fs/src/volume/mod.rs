@@ -5,6 +5,7 @@ mod figures;
 mod layout;
 mod open;
 mod packer;
+mod place;
 mod publish;
 mod rewrite;
 mod worker;
@@ -22,6 +23,7 @@ use crate::error::FsError;
 
 pub use figures::{LastError, Status, SyncReport};
 pub use open::OpenError;
+pub use place::Source;
 
 use layout::{Locks, Marker};
 use packer::Packer;
@@ -33,8 +35,8 @@ const CLOSE_UPLOAD: Duration = Duration::from_secs(30);
 /// What a volume is opened with.
 #[derive(Clone, Debug)]
 pub struct VolumeConfig {
-    /// Root of the directory store.
-    pub source_dir: PathBuf,
+    /// The store.
+    pub source: Source,
     /// Local state: one folder per volume is made below it.
     pub state_base: PathBuf,
     /// Where packs are cached; below the state folder when `None`.
@@ -53,6 +55,12 @@ pub struct VolumeConfig {
     pub read_deadline: Duration,
     /// Refuse mutations.
     pub read_only: bool,
+    /// Uploads at a time.
+    pub max_uploads: usize,
+    /// How long data rests before it is uploaded; the packer's own rest when that is longer.
+    pub upload_delay: Duration,
+    /// Mount for writing although the store ignores conditions, so that nothing keeps two machines apart.
+    pub trust_store: bool,
 }
 
 /// An open volume.

@@ -10,14 +10,15 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 use weldrfs_blockstore::{
-    CountingStore, DirStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore,
-    SegmentId, SegmentSettings, SegmentStore, StoreError,
+    CountingStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore, SegmentId,
+    SegmentSettings, SegmentStore, StoreError,
 };
 use weldrfs_meta::{MetaError, MetaSettings, Namespace};
 
 use super::barrier::Barrier;
-use super::layout::{Folders, Locks, MARKER_KEY, Marker, holds_something_else};
-use super::packer::Packer;
+use super::layout::{Folders, Locks, MARKER_KEY, Marker};
+use super::packer::{PackPlan, Packer};
+use super::place::Place;
 use super::worker::{Waker, Worker};
 use super::{Volume, VolumeConfig, publish};
 use crate::clock::{Clock, SystemClock};
@@ -59,6 +60,12 @@ pub enum OpenError {
         /// The newest version known.
         known: u32,
     },
+    /// The store writes although a condition does not hold.
+    #[error(
+        "{0} ignores conditional writes, so nothing would keep two machines from writing the same volume: mount it with \
+         `ro`, or with -o conditional_writes=off if only one machine ever mounts it"
+    )]
+    IgnoresConditions(String),
     /// Somebody else has it.
     #[error("the volume is already mounted by another process of this machine ({} is locked): unmount it there first", what.display())]
     InUse {
@@ -102,7 +109,7 @@ impl From<weldrfs_blockstore::Error> for OpenError {
 }
 
 impl Volume {
-    /// Opens a volume in a directory store, making it on first use.
+    /// Opens a volume, making it on first use.
     ///
     /// # Errors
     /// See [`OpenError`]. When the place is refused nothing has been made, locally or in the store.
@@ -122,21 +129,21 @@ impl Volume {
         runtime: tokio::runtime::Handle,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        let store = Arc::new(CountingStore::new(Arc::new(DirStore::open(
-            &config.source_dir,
-        )?)));
+        let place = Place::open(&config.source, &runtime)?;
+        let store = Arc::new(CountingStore::new(Arc::clone(&place.store)));
         let retrying: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
             Arc::clone(&store) as Arc<dyn ObjectStore>,
             RetrySettings::default(),
         ));
-        let marker = find_or_make(&config, &*retrying, &runtime, &*clock)?;
+        let asked = Place::impatient(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let marker = find_or_make(&config, &place, &asked, &runtime, &*clock)?;
         let folders = Folders::new(
             &config.state_base,
             &marker.volume,
             config.cache_dir.as_deref(),
         );
         folders.make()?;
-        let locks = Locks::take(&folders, &config.source_dir, config.read_only)?;
+        let locks = Locks::take(&folders, config.source.directory(), config.read_only)?;
         let in_store = match folders.has_metadata() {
             true => publish::published_lsn(&*retrying, &runtime)?,
             false => publish::restore(&*retrying, &runtime, &folders)?,
@@ -168,7 +175,11 @@ impl Volume {
             Arc::clone(&engine),
             runtime.clone(),
             seed(),
-            staging_limit_bytes,
+            PackPlan {
+                staging_limit_bytes,
+                upload_delay: config.upload_delay,
+                max_uploads: config.max_uploads,
+            },
         ));
         let volume = Arc::new(Self {
             engine,
@@ -238,28 +249,26 @@ impl Volume {
 
 fn find_or_make(
     config: &VolumeConfig,
+    place: &Place,
     store: &dyn ObjectStore,
     runtime: &tokio::runtime::Handle,
     clock: &dyn Clock,
 ) -> Result<Marker, OpenError> {
-    let place = store.describe();
+    let name = store.describe();
     match runtime.block_on(store.get(MARKER_KEY, None)) {
-        Ok(object) => return Marker::parse(&object.bytes, &place),
+        Ok(object) => {
+            let marker = Marker::parse(&object.bytes, &name)?;
+            if !config.read_only {
+                place.check_rights(store, &marker, config.trust_store, runtime)?;
+            }
+            return Ok(marker);
+        }
         Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(place.named(error).into()),
     }
-    let other = holds_something_else(&config.source_dir).map_err(|error| OpenError::StateDir {
-        dir: config.source_dir.clone(),
-        error,
-    })?;
-    if let Some(name) = other {
-        return Err(OpenError::NotAVolume {
-            place,
-            detail: format!("it holds \"{name}\" and no {MARKER_KEY}"),
-        });
-    }
+    place.check_empty(runtime)?;
     if config.read_only {
-        return Err(OpenError::NoVolume(place));
+        return Err(OpenError::NoVolume(name));
     }
     let id = PackId::random(&mut SmallRng::from_os_rng());
     let marker = Marker::new(
@@ -267,6 +276,7 @@ fn find_or_make(
         u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0),
     );
     runtime.block_on(marker.put(store))?;
+    place.check_rights(store, &marker, config.trust_store, runtime)?;
     Ok(marker)
 }
 
@@ -323,6 +333,7 @@ fn open_parts(
         frame_cache_bytes: config.frame_cache_bytes,
         free_floor_ratio: config.free_floor_ratio,
         read_deadline: config.read_deadline,
+        max_uploads: config.max_uploads,
         ..PacksConfig::new(&folders.packs)
     };
     let packs = Packs::open(
@@ -338,7 +349,12 @@ fn open_parts(
         pack_ids,
         clock,
         pressure: Box::new(|| ()),
-        space: config.source_dir.clone(),
+        // What a bucket holds has no end; what limits a mount of it is the local disk.
+        space: config
+            .source
+            .directory()
+            .unwrap_or(&folders.segments)
+            .to_owned(),
     })
 }
 
