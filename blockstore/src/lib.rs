@@ -11,6 +11,8 @@
 mod disk;
 mod error;
 mod fields;
+#[cfg(test)]
+mod fuzz_tests;
 mod ids;
 mod pack;
 mod segment;

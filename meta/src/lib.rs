@@ -34,4 +34,4 @@ pub use namespace::{
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings};
-pub use sqlite::{PackRow, SCHEMA_VERSION, database_names_segments};
+pub use sqlite::{PackRow, SCHEMA_VERSION, database_names_segments, forget_segments};

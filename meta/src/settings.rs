@@ -39,6 +39,8 @@ pub struct MetaSettings {
     pub seed: u64,
     /// Boot id of this machine: tells power loss from process death.
     pub boot_id: [u8; 16],
+    /// Nothing is changed but what recovery has to bring into SQLite.
+    pub read_only: bool,
 }
 
 impl Default for MetaSettings {
@@ -52,6 +54,7 @@ impl Default for MetaSettings {
             cache_bytes: 32 << 20,
             seed: 0,
             boot_id: [0; 16],
+            read_only: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
@@ -84,6 +84,9 @@ impl Namespace {
                     "the root directory is missing",
                 ));
             }
+            if namespace.settings.read_only {
+                return Err(MetaError::ReadOnly("there is nothing in it yet".into()));
+            }
             namespace.create_root(owner.0, owner.1, now_ns)?;
             namespace.flush(namespace.acknowledged())?;
             namespace.checkpoint_inherited(&mut connection)?;
@@ -92,6 +95,10 @@ impl Namespace {
         namespace
             .checkpointer
             .start(Arc::downgrade(&namespace), connection, interval)?;
+        if namespace.settings.read_only {
+            namespace.set_read_only(Some("it was mounted read-only".into()));
+            return Ok(namespace);
+        }
         let orphans = namespace.reclaim_inherited(now_ns)?;
         if orphans > 0 {
             tracing::info!(
@@ -99,7 +106,6 @@ impl Namespace {
                 "removed files that were deleted while they were open"
             );
         }
-        namespace.inodes.fetch_max(0, Ordering::Relaxed);
         Ok(namespace)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::builder::BuiltPack;
 use super::frame::check_frames;
 use super::index::PackIndex;
 use super::local::{Copy, LocalPacks, only_copy_damaged};
@@ -42,6 +43,25 @@ impl Packs {
         self.put(id, bytes).await?;
         self.local.mark_clean(id);
         self.uploads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Uploads a pack whose bytes its maker still has elsewhere, and so needs no durable local copy first. Afterwards a
+    /// local copy is kept if there is room.
+    ///
+    /// # Errors
+    /// [`Error::PackConflict`] when the store holds other bytes under the key; [`Error::Store`], whose advice says
+    /// whether to try again later. Nothing is left behind locally.
+    pub async fn upload_built(&self, pack: &BuiltPack) -> Result<()> {
+        let turn = self.upload_turns.acquire().await;
+        let _turn = turn.map_err(|_| abandoned(pack.id))?;
+        self.put(pack.id, pack.bytes.clone()).await?;
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        let (local, id, bytes) = (Arc::clone(&self.local), pack.id, pack.bytes.clone());
+        let kept = tokio::task::spawn_blocking(move || local.put(id, &bytes, Copy::Clean)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::debug!(pack = %id, %error, "the pack is in the store, and not in the local cache");
+        }
         Ok(())
     }
 

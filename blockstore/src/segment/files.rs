@@ -137,8 +137,11 @@ impl SegmentFiles {
         reusable: bool,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        if reusable && size == self.segment_bytes && state.spares.len() < self.max_spares {
-            let spare = self.dir.join(format!("{SPARE_PREFIX}{id}"));
+        let spare = self.dir.join(format!("{SPARE_PREFIX}{id}"));
+        // A spare of the same name would be replaced under somebody who is about to open it.
+        let taken = state.spares.contains(&spare);
+        let wanted = reusable && size == self.segment_bytes && !taken;
+        if wanted && state.spares.len() < self.max_spares {
             std::fs::rename(path, &spare).map_err(io_at("recycle", path))?;
             state.spares.push(spare);
             return Ok(());

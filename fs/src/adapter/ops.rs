@@ -494,7 +494,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         node: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -516,7 +516,8 @@ impl Filesystem for Adapter {
         };
         empty(
             "fallocate",
-            self.engine.fallocate(ino(node), mode, offset, length),
+            self.engine
+                .fallocate(ino(node), mode, offset, length, req.uid() != 0),
             reply,
         );
     }
@@ -546,7 +547,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -558,10 +559,14 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let len = len.min(MAX_COPY_BYTES);
-        match self
-            .engine
-            .copy_file_range(ino(ino_in), offset_in, ino(ino_out), offset_out, len)
-        {
+        match self.engine.copy_file_range(
+            ino(ino_in),
+            offset_in,
+            ino(ino_out),
+            offset_out,
+            len,
+            req.uid() != 0,
+        ) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno("copy_file_range", &error)),
         }

@@ -8,7 +8,7 @@ use weldrfs_blockstore::{
 };
 use weldrfs_meta::{FallocMode, Ino, Location, Piece, Place, SeekTo, WriteAt};
 
-use super::{Engine, Result, STAGING_WAIT, zeros};
+use super::{Engine, HOPELESS_WAIT, Result, STAGING_WAIT, zeros};
 use crate::error::FsError;
 
 /// Most bytes of one extent as it is born.
@@ -39,6 +39,7 @@ impl Engine {
     fn read_within(&self, ino: Ino, offset: u64, len: usize, wait: bool) -> Result<Option<Bytes>> {
         let (size, pieces) = self.ns.map(ino, offset, len as u64)?;
         let len = (size.saturating_sub(offset)).min(len as u64) as usize;
+        self.read_ahead(ino, offset, len as u64, &pieces);
         match pieces.as_slice() {
             [] => return Ok(Some(zeros(len))),
             [one] if one.len == len as u64 => return self.read_piece(one, wait),
@@ -166,11 +167,10 @@ impl Engine {
 
     /// Appends to staging, waiting for the packer while it is full.
     pub(crate) fn append(&self, data: &[u8]) -> Result<Appended> {
-        let deadline = Instant::now() + STAGING_WAIT;
+        let began = Instant::now();
         loop {
             match self.segments.append(data) {
-                Err(BytesError::StagingFull { .. }) if Instant::now() < deadline => {
-                    (self.pressure)();
+                Err(BytesError::StagingFull { .. }) if self.worth_waiting(began) => {
                     std::thread::sleep(STAGING_POLL);
                 }
                 other => return Ok(other?),
@@ -178,14 +178,27 @@ impl Engine {
         }
     }
 
-    /// `fallocate`.
+    fn worth_waiting(&self, began: Instant) -> bool {
+        let hopeful = self.pressure.get().is_some_and(|press| press());
+        let patience = if hopeful { STAGING_WAIT } else { HOPELESS_WAIT };
+        began.elapsed() < patience
+    }
+
+    /// `fallocate`. `kill_suid`: the caller may not keep set-id bits.
     ///
     /// # Errors
     /// `EINVAL`, `EFBIG`, `ENOENT`.
-    pub fn fallocate(&self, ino: Ino, mode: FallocMode, offset: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        ino: Ino,
+        mode: FallocMode,
+        offset: u64,
+        len: u64,
+        kill_suid: bool,
+    ) -> Result<()> {
         Ok(self
             .ns
-            .fallocate(ino, mode, offset, len, false, self.now_ns())?)
+            .fallocate(ino, mode, offset, len, kill_suid, self.now_ns())?)
     }
 
     /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`.
@@ -207,9 +220,10 @@ impl Engine {
         to: Ino,
         to_at: u64,
         len: u64,
+        kill_suid: bool,
     ) -> Result<u64> {
         Ok(self
             .ns
-            .share((from, from_at), (to, to_at), len, false, self.now_ns())?)
+            .share((from, from_at), (to, to_at), len, kill_suid, self.now_ns())?)
     }
 }

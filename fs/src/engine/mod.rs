@@ -1,11 +1,12 @@
 //! The engine: file-system operations on a volume, free of FUSE. One file per family of operations.
 
+mod ahead;
 mod attr;
 mod data;
 mod lookups;
 mod names;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,11 @@ pub(crate) type Result<T> = std::result::Result<T, FsError>;
 
 /// How long a writer waits for staging to be emptied before it is told that there is no space.
 const STAGING_WAIT: Duration = Duration::from_secs(60);
+/// How long it waits when emptying staging has just failed.
+const HOPELESS_WAIT: Duration = Duration::from_secs(2);
+
+/// Called by a writer that found staging full.
+pub(crate) type Pressure = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The operations of a volume.
 pub struct Engine {
@@ -37,8 +43,9 @@ pub struct Engine {
     pub(crate) pack_ids: RwLock<FxHashMap<u64, PackId>>,
     pub(crate) clock: Arc<dyn Clock>,
     lookups: Lookups,
-    /// Wakes the packer when staging is short.
-    pub(crate) pressure: Box<dyn Fn() + Send + Sync>,
+    positions: ahead::Positions,
+    /// Wakes whoever empties staging, and says whether that is going well.
+    pressure: OnceLock<Pressure>,
     /// A folder of the file system that bounds what can be stored.
     pub(crate) space: std::path::PathBuf,
 }
@@ -58,7 +65,6 @@ pub(crate) struct Parts {
     pub(crate) packs: Arc<Packs>,
     pub(crate) pack_ids: FxHashMap<u64, PackId>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) pressure: Box<dyn Fn() + Send + Sync>,
     pub(crate) space: std::path::PathBuf,
 }
 
@@ -70,7 +76,6 @@ impl Engine {
             packs,
             pack_ids,
             clock,
-            pressure,
             space,
         } = parts;
         let pack_ids = RwLock::new(pack_ids);
@@ -81,9 +86,16 @@ impl Engine {
             pack_ids,
             clock,
             lookups: Lookups::default(),
-            pressure,
+            positions: ahead::Positions::default(),
+            pressure: OnceLock::new(),
             space,
         }
+    }
+
+    /// Says how staging gets emptied. Until then, and without it, nobody waits for that.
+    pub(crate) fn set_pressure(&self, pressure: Pressure) {
+        // A second one would be a second packer, which there is not.
+        let _ = self.pressure.set(pressure);
     }
 
     fn now_ns(&self) -> i64 {

@@ -124,6 +124,32 @@ impl Folders {
         Ok(())
     }
 
+    /// A journal without its database is what is left of a metadata folder somebody has taken apart.
+    pub(crate) fn check_whole(&self) -> Result<(), OpenError> {
+        if self.has_metadata() {
+            return Ok(());
+        }
+        let state = |error| OpenError::StateDir {
+            dir: self.meta.clone(),
+            error,
+        };
+        for entry in fs::read_dir(&self.meta).map_err(state)? {
+            let name = entry.map_err(state)?.file_name();
+            if name.to_string_lossy().starts_with("journal-") {
+                let detail = "meta.db is missing although there is a journal".to_owned();
+                let error = weldrfs_meta::MetaError::Damaged {
+                    what: "metadata database",
+                    detail,
+                };
+                return Err(OpenError::DamagedState {
+                    dir: self.meta.clone(),
+                    error,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this machine has a copy of the metadata.
     pub(crate) fn has_metadata(&self) -> bool {
         self.meta.join("meta.db").exists()

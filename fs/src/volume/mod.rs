@@ -3,6 +3,7 @@
 mod barrier;
 mod figures;
 mod layout;
+mod lineage;
 mod open;
 mod packer;
 mod place;

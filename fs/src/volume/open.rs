@@ -88,6 +88,14 @@ pub enum OpenError {
         /// What is damaged.
         error: MetaError,
     },
+    /// The head in the store was not written by this local state.
+    #[error("the store has gone on without the local state in {} (it holds operations up to {lsn}, published from elsewhere): move that folder away and mount again to take what the store holds; `-o ro` still shows the local state", dir.display())]
+    Diverged {
+        /// The folder.
+        dir: PathBuf,
+        /// The last operation the store holds.
+        lsn: u64,
+    },
     /// The store failed.
     #[error("the store cannot be used: {0}")]
     Store(#[from] StoreError),
@@ -144,15 +152,18 @@ impl Volume {
         );
         folders.make()?;
         let locks = Locks::take(&folders, config.source.directory(), config.read_only)?;
+        folders.check_whole()?;
         let in_store = match folders.has_metadata() {
-            true => publish::published_lsn(&*retrying, &runtime)?,
+            true => publish::published_lsn(&*retrying, &runtime, &folders, config.read_only)?,
             false => publish::restore(&*retrying, &runtime, &folders)?,
         };
+        if config.read_only && !folders.has_metadata() {
+            return Err(OpenError::NoVolume(retrying.describe()));
+        }
         let staging_limit_bytes = config
             .staging_limit_bytes
             .unwrap_or_else(|| default_staging(&folders.segments));
         let waker = Waker::default();
-        let pressure = waker.clone();
         let parts = open_parts(
             &config,
             &folders,
@@ -161,15 +172,7 @@ impl Volume {
             clock,
             staging_limit_bytes,
         )?;
-        let engine = Arc::new(Engine::new(Parts {
-            pressure: Box::new(move || pressure.wake()),
-            ..parts
-        }));
-        if config.read_only {
-            engine
-                .ns
-                .set_read_only(Some("it was mounted with `ro`".into()));
-        }
+        let engine = Arc::new(Engine::new(parts));
         let last_error = Arc::new(Mutex::new(None));
         let packer = Arc::new(Packer::new(
             Arc::clone(&engine),
@@ -181,6 +184,11 @@ impl Volume {
                 max_uploads: config.max_uploads,
             },
         ));
+        let (pressure, hope) = (waker.clone(), Arc::downgrade(&packer));
+        engine.set_pressure(Box::new(move || {
+            pressure.wake();
+            hope.upgrade().is_some_and(|packer| packer.hopeful())
+        }));
         let volume = Arc::new(Self {
             engine,
             marker,
@@ -280,7 +288,7 @@ fn find_or_make(
     Ok(marker)
 }
 
-/// Opens what the engine is made of; `pressure` is filled in by the caller.
+/// Opens what the engine is made of.
 fn open_parts(
     config: &VolumeConfig,
     folders: &Folders,
@@ -293,12 +301,19 @@ fn open_parts(
         staging_limit_bytes,
         ..SegmentSettings::default()
     };
-    let segments = Arc::new(SegmentStore::open(&folders.segments, settings, 0, seed())?);
+    let floor = next_segment_floor(&folders.segments)?;
+    let segments = Arc::new(SegmentStore::open(
+        &folders.segments,
+        settings,
+        floor,
+        seed(),
+    )?);
     let meta = MetaSettings {
         dir: folders.meta.clone(),
         checkpoint_interval: config.checkpoint_interval,
         boot_id: boot_id(),
         seed: seed(),
+        read_only: config.read_only,
         ..MetaSettings::default()
     };
     let owner = (
@@ -322,7 +337,7 @@ fn open_parts(
             folders.meta.display()
         )),
     })?;
-    tidy_segments(&ns, &segments)?;
+    tidy_segments(&ns, &segments, config.read_only)?;
     let pack_ids: FxHashMap<u64, PackId> = ns
         .packs()?
         .into_iter()
@@ -348,7 +363,6 @@ fn open_parts(
         packs: Arc::new(packs),
         pack_ids,
         clock,
-        pressure: Box::new(|| ()),
         // What a bucket holds has no end; what limits a mount of it is the local disk.
         space: config
             .source
@@ -359,11 +373,20 @@ fn open_parts(
 }
 
 /// Releases the segments nobody names any more and tells the others how much of them is in use.
-fn tidy_segments(ns: &Namespace, segments: &SegmentStore) -> Result<(), OpenError> {
+fn tidy_segments(
+    ns: &Namespace,
+    segments: &SegmentStore,
+    read_only: bool,
+) -> Result<(), OpenError> {
     let named: rustc_hash::FxHashSet<u64> = ns.segments()?.into_iter().collect();
     for id in segments.ids() {
         if !named.contains(&id.0) {
-            segments.release(id)?;
+            if !read_only {
+                let extents = ns.segment_extents(id.0)?;
+                let dead = extents.into_iter().map(|(extent, _, _)| extent).collect();
+                ns.move_extents(None, Vec::new(), dead)?;
+                segments.release(id)?;
+            }
             continue;
         }
         let extents = ns.segment_extents(id.0)?;
@@ -384,6 +407,36 @@ fn tidy_segments(ns: &Namespace, segments: &SegmentStore) -> Result<(), OpenErro
         )));
     }
     Ok(())
+}
+
+/// Segment numbers that one mount can use: 64 TiB of writing.
+const SEGMENTS_PER_MOUNT: u64 = 1 << 20;
+
+/// A number that no segment of this volume ever had: every mount starts a range of its own.
+fn next_segment_floor(dir: &Path) -> Result<u64, OpenError> {
+    let state = |error| OpenError::StateDir {
+        dir: dir.to_owned(),
+        error,
+    };
+    let path = dir.join("floor");
+    let floor: u64 = match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|e| state(std::io::Error::other(format!("floor: {e}"))))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(state(error)),
+    };
+    let temporary = dir.join("floor.new");
+    std::fs::write(&temporary, (floor + SEGMENTS_PER_MOUNT).to_string()).map_err(state)?;
+    std::fs::File::open(&temporary)
+        .and_then(|f| f.sync_all())
+        .map_err(state)?;
+    std::fs::rename(&temporary, &path).map_err(state)?;
+    std::fs::File::open(dir)
+        .and_then(|f| f.sync_all())
+        .map_err(state)?;
+    Ok(floor)
 }
 
 fn default_staging(dir: &Path) -> u64 {

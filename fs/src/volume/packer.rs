@@ -25,6 +25,17 @@ const PRESSURE: f64 = 0.5;
 /// Most uncompressed bytes that are packed in one round before the next look at the queue.
 const ROUND_BYTES: u64 = 256 << 20;
 
+/// Pause after a failed round, and the longest one after many.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often in a row packing has failed, and when it may be tried again.
+#[derive(Clone, Copy)]
+struct Failing {
+    times: u32,
+    next: Instant,
+}
+
 /// What a pack in the making holds.
 struct Making {
     builder: PackBuilder,
@@ -77,6 +88,8 @@ pub(crate) struct Packer {
     /// When a sealed segment was first seen.
     seen: Mutex<FxHashMap<SegmentId, Instant>>,
     next_pack: AtomicU64,
+    /// Set while the last attempt was a failure.
+    failing: Mutex<Option<Failing>>,
     /// When the segment that is written to was first seen with this many bytes.
     active: Mutex<(u64, Instant)>,
 }
@@ -96,6 +109,7 @@ impl Packer {
             plan,
             turn: Mutex::new(SmallRng::seed_from_u64(seed)),
             seen: Mutex::default(),
+            failing: Mutex::default(),
             next_pack: AtomicU64::new(last + 1),
             active: Mutex::new((0, Instant::now())),
         }
@@ -126,7 +140,61 @@ impl Packer {
                 .map(|s| s.id)
                 .collect()
         };
-        self.pack(&ready, || stop.stopping())
+        if !self.may_try(now) {
+            return self.release_dead(&ready);
+        }
+        let packed = self.pack(&ready, || stop.stopping());
+        self.note(&packed);
+        packed
+    }
+
+    /// Whether the last attempt succeeded: then waiting for room makes sense.
+    pub(crate) fn hopeful(&self) -> bool {
+        self.failing.lock().is_none()
+    }
+
+    fn may_try(&self, now: Instant) -> bool {
+        self.failing.lock().is_none_or(|f| now >= f.next)
+    }
+
+    fn note(&self, packed: &Result<(), FsError>) {
+        let mut failing = self.failing.lock();
+        *failing = match packed {
+            Ok(()) => None,
+            Err(_) => {
+                let times = failing.map_or(0, |f| f.times.saturating_add(1));
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1 << times.min(10))
+                    .min(LONGEST_PAUSE);
+                Some(Failing {
+                    times,
+                    next: Instant::now() + pause,
+                })
+            }
+        };
+    }
+
+    /// Releases the segments in which nothing is alive any more: that needs no store.
+    fn release_dead(&self, ids: &[SegmentId]) -> Result<(), FsError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        let ns = &self.engine.ns;
+        ns.checkpoint(ns.acknowledged())?;
+        for id in ids.iter().filter(|id| self.engine.segments.exists(**id)) {
+            let extents = ns.segment_extents(id.0)?;
+            if extents.iter().any(|(_, _, live)| *live) {
+                continue;
+            }
+            ns.move_extents(
+                None,
+                Vec::new(),
+                extents.into_iter().map(|(e, _, _)| e).collect(),
+            )?;
+            self.engine.segments.release(*id)?;
+        }
+        Ok(())
     }
 
     /// Seals what is being written and packs everything that was there at the call, or until the deadline.
@@ -174,6 +242,7 @@ impl Packer {
         if ids.is_empty() {
             return Ok(());
         }
+        self.release_dead(ids)?;
         let mut rng = self.turn.lock();
         let ns = &self.engine.ns;
         // Everything that names these segments is in SQLite afterwards: they are sealed and nobody appends to them.
@@ -262,7 +331,6 @@ impl Packer {
             self.land(round)?;
         }
         let built = builder.finish();
-        self.engine.packs.put_local(&built)?;
         let made_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as u64);
@@ -279,7 +347,10 @@ impl Packer {
             id,
             row,
             moved,
-            upload: self.runtime.spawn(async move { packs.upload(id).await }),
+            // The segments still have every byte of it: no local copy has to be made durable first.
+            upload: self
+                .runtime
+                .spawn(async move { packs.upload_built(&built).await }),
         });
         Ok(())
     }
@@ -291,14 +362,7 @@ impl Packer {
             return Ok(());
         };
         let uploaded = self.runtime.block_on(flying.upload);
-        let uploaded = uploaded
-            .map_err(|_| FsError::Late("an upload was abandoned"))
-            .and_then(|outcome| Ok(outcome?));
-        if let Err(error) = uploaded {
-            // Nothing names it, and what it holds is still in its segment.
-            self.engine.packs.forget(flying.id)?;
-            return Err(error);
-        }
+        uploaded.map_err(|_| FsError::Late("an upload was abandoned"))??;
         // A reader may meet the new place the moment it is committed.
         let (pack, row) = (flying.row.pack, flying.row);
         self.engine.pack_ids.write().insert(pack, flying.id);

@@ -17,6 +17,7 @@ use weldrfs_meta::Lsn;
 
 use super::figures::SyncReport;
 use super::layout::Folders;
+use super::lineage::Lineage;
 use super::open::OpenError;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
@@ -66,14 +67,39 @@ async fn read_head(store: &dyn ObjectStore) -> Result<Option<Head>, OpenError> {
     }
 }
 
-/// The last operation that the store alone can restore; 0 when nothing was published.
+/// What the store holds, for a machine that has metadata of its own: the last operation the store alone can restore,
+/// 0 when nothing was published.
+///
+/// # Errors
+/// `Diverged` when the head was written by somebody else: the local state is not the newest any more. A read-only mount
+/// shows it all the same.
 pub(super) fn published_lsn(
     store: &dyn ObjectStore,
     runtime: &tokio::runtime::Handle,
+    folders: &Folders,
+    read_only: bool,
 ) -> Result<u64, OpenError> {
-    Ok(runtime
-        .block_on(read_head(store))?
-        .map_or(0, |head| head.lsn))
+    let Some(head) = runtime.block_on(read_head(store))? else {
+        return Ok(0);
+    };
+    let lineage = Lineage::read(&folders.state).map_err(|error| OpenError::StateDir {
+        dir: folders.state.clone(),
+        error,
+    })?;
+    if lineage.knows(&head.snapshot) {
+        return Ok(head.lsn);
+    }
+    if !read_only {
+        return Err(OpenError::Diverged {
+            dir: folders.state.clone(),
+            lsn: head.lsn,
+        });
+    }
+    tracing::warn!(
+        lsn = head.lsn,
+        "the store has gone on without this local state; showing the local one"
+    );
+    Ok(0)
 }
 
 /// Brings the newest published metadata to this machine, which has none. Returns its LSN; 0 for a new volume.
@@ -108,7 +134,12 @@ pub(super) fn restore(
             head.snapshot_bytes
         )));
     }
-    file.sync_all().map_err(state)?;
+    drop(file);
+    weldrfs_meta::forget_segments(&temporary)?;
+    fs::File::open(&temporary)
+        .and_then(|f| f.sync_all())
+        .map_err(state)?;
+    Lineage::note(&folders.state, &head.snapshot).map_err(state)?;
     fs::rename(&temporary, folders.meta.join("meta.db")).map_err(state)?;
     fs::File::open(&folders.meta)
         .and_then(|f| f.sync_all())
@@ -178,6 +209,7 @@ impl Volume {
             snapshot_crc32c: crc32c::crc32c(&compressed),
             created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
         };
+        Lineage::note(&self.state_dir, &head.snapshot).map_err(io)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let put = self.put_head(&head, compressed);
         let put = self

@@ -284,3 +284,168 @@ fn a_read_only_volume_takes_no_changes_but_a_flush() {
     volume.engine().fsync(ino, false).unwrap();
     volume.close().unwrap();
 }
+
+#[test]
+fn a_local_state_that_the_store_has_left_behind_is_refused() {
+    let machine = Machine::new();
+    let volume = machine.open("a");
+    file(&volume, "from-a");
+    volume.close().unwrap();
+    let volume = machine.open("b");
+    file(&volume, "from-b");
+    volume.close().unwrap();
+    let error = Volume::open(machine.config("a"), machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::Diverged { .. }), "{error}");
+    // It can still be looked at, and the newer one goes on.
+    let config = VolumeConfig {
+        read_only: true,
+        ..machine.config("a")
+    };
+    let old = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    assert!(old.engine().lookup(ROOT_INO, b"from-a").is_ok());
+    assert!(old.engine().lookup(ROOT_INO, b"from-b").is_err());
+    old.close().unwrap();
+    let volume = machine.open("b");
+    assert!(volume.engine().lookup(ROOT_INO, b"from-a").is_ok());
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_read_only_mount_of_nothing_makes_nothing() {
+    let machine = Machine::new();
+    let config = VolumeConfig {
+        read_only: true,
+        ..machine.config("here")
+    };
+    let error = Volume::open(config.clone(), machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoVolume(_)), "{error}");
+    // A volume that was made and never published has nothing to show to another state folder.
+    let volume = machine.open("elsewhere");
+    volume.abandon();
+    drop(volume);
+    let error = Volume::open(config, machine.runtime.handle().clone()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoVolume(_)), "{error}");
+}
+
+#[test]
+fn files_that_come_and_go_during_a_sync_do_not_spoil_what_is_published() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let stop = Arc::new(AtomicBool::new(false));
+    let churn = {
+        let (volume, stop) = (Arc::clone(&volume), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            let mut turn = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let name = format!("t{}", turn % 3);
+                let ino = file(&volume, &name);
+                volume
+                    .engine()
+                    .write(ino, 0, &content(turn, 9000), false)
+                    .unwrap();
+                volume.engine().unlink(ROOT_INO, name.as_bytes()).unwrap();
+                turn += 1;
+            }
+        })
+    };
+    for _ in 0..4 {
+        volume.sync(LONG).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    churn.join().unwrap();
+    volume.abandon();
+    let other = machine.open("elsewhere");
+    healthy(&other);
+    other.close().unwrap();
+}
+
+#[test]
+fn segments_are_recycled_over_many_mounts() {
+    let machine = Machine::new();
+    for round in 0..4_u64 {
+        let volume = machine.open("here");
+        let ino = file(&volume, &format!("f{round}"));
+        for part in 0..5 {
+            let data = content(round * 10 + part, 1 << 20);
+            for i in 0..40 {
+                volume
+                    .engine()
+                    .write(ino, (part * 40 + i) << 20, &data, false)
+                    .unwrap();
+            }
+        }
+        volume.sync(LONG).unwrap();
+        let read = volume.engine().read(ino, 41 << 20, 1 << 20).unwrap();
+        assert!(read[..] == content(round * 10 + 1, 1 << 20));
+        volume.close().unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_takes_nothing_leaves_nothing_behind_locally_and_heals() {
+    let machine = Machine::new();
+    let config = VolumeConfig {
+        staging_limit_bytes: Some(80 << 20),
+        ..machine.config("here")
+    };
+    let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    // Where packs should go there is a file.
+    std::fs::write(machine.path("store/packs"), "x").unwrap();
+    let ino = file(&volume, "f");
+    let data = content(1, 1 << 20);
+    let mut full = None;
+    for i in 0..100_u64 {
+        if let Err(error) = volume.engine().write(ino, i << 20, &data, false) {
+            assert_eq!(error.errno(), libc::ENOSPC, "{error}");
+            full = Some(i);
+            break;
+        }
+    }
+    let full = full.expect("staging is bounded");
+    assert!(full > 50, "full after {full} MiB");
+    assert!(volume.sync(Duration::from_secs(5)).is_err());
+    let packs = volume.engine.packs.stats();
+    assert_eq!((packs.local_bytes, packs.not_uploaded_bytes), (0, 0));
+    // What is there can be read, and removing it makes room without the store.
+    assert!(volume.engine().read(ino, 0, 1 << 20).unwrap()[..] == data[..]);
+    std::fs::remove_file(machine.path("store/packs")).unwrap();
+    volume.sync(LONG).unwrap();
+    assert_eq!(volume.status().staged_bytes, 0);
+    volume.engine().write(ino, 0, &data, false).unwrap();
+    assert!(
+        volume
+            .engine()
+            .read(ino, (full - 1) << 20, 1 << 20)
+            .unwrap()[..]
+            == data[..]
+    );
+    healthy(&volume);
+    volume.close().unwrap();
+}
+
+#[test]
+fn who_reads_in_order_finds_the_next_pack_on_its_way() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "f");
+    for i in 0..64_u64 {
+        volume
+            .engine()
+            .write(ino, i << 20, &content(i, 1 << 20), false)
+            .unwrap();
+    }
+    volume.sync(LONG).unwrap();
+    volume.drop_caches();
+    let gets = || volume.status().store.get.requests;
+    let (before, part) = (gets(), 128 << 10);
+    // The first 16 MiB are one pack; in order, the second one is asked for before anybody reads it.
+    for i in 0..100_u64 {
+        volume.engine().read(ino, i * part, part as usize).unwrap();
+    }
+    let deadline = Instant::now() + LONG;
+    while gets() < before + 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(gets() >= before + 2, "{} packs fetched", gets() - before);
+    volume.close().unwrap();
+}

@@ -67,6 +67,9 @@ impl JournalHeader {
                 known: FORMAT_VERSION.into(),
             });
         }
+        if version == 0 {
+            return Err(bad("there is no version 0"));
+        }
         if crc32c::crc32c(&used[..HEADER_USED - 4]) != u32_at(used, HEADER_USED - 4) {
             return Err(bad("wrong checksum"));
         }

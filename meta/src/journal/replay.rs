@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::error::{MetaError, Result};
 use crate::ids::Lsn;
+use crate::settings::JOURNAL_FILE_BYTES;
 
 use super::files;
 use super::format::{
@@ -53,6 +54,16 @@ impl Inherited {
             File::open(&path)?.sync_all()?;
             let bytes = fs::read(&path)?;
             let header = JournalHeader::parse(&bytes)?;
+            // Journal files have their full length from the day they are made.
+            if bytes.len() as u64 != JOURNAL_FILE_BYTES {
+                return Err(MetaError::damaged(
+                    "journal",
+                    format!(
+                        "file {number:016x} has {} bytes instead of {JOURNAL_FILE_BYTES}",
+                        bytes.len()
+                    ),
+                ));
+            }
             durable = durable.max(header.durable);
             for_each_record(&header, &bytes, |record| {
                 durable = durable.max(record.durable)

@@ -122,3 +122,20 @@ pub fn database_names_segments(copy: &Path) -> Result<bool> {
                AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent))";
     named(connection.query_row(sql, [], |r| r.get(0)))
 }
+
+/// Removes what a copy of a database says of local segments, for a machine that has none of them. No file uses those
+/// extents, see [`database_names_segments`].
+///
+/// # Errors
+/// `Damaged` when files do use some; when the copy cannot be written.
+pub fn forget_segments(copy: &Path) -> Result<()> {
+    if database_names_segments(copy)? {
+        return Err(MetaError::damaged(
+            "metadata copy",
+            "files have bytes in segments of another machine",
+        ));
+    }
+    let connection = named(Connection::open(copy))?;
+    named(connection.execute("DELETE FROM location WHERE segment IS NOT NULL", []))?;
+    named(connection.close().map_err(|(_, error)| error))
+}

@@ -192,9 +192,11 @@ pub(crate) fn segment_extents(
         .collect()
 }
 
-/// The segments that any location names.
+/// The segments that hold bytes some file uses.
 pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
-    c.prepare_cached("SELECT DISTINCT segment FROM location WHERE segment IS NOT NULL")?
+    let sql = "SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL \
+               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent)";
+    c.prepare_cached(sql)?
         .query_map([], |r| unsigned(r, 0))?
         .collect()
 }

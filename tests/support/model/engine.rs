@@ -163,14 +163,19 @@ fn perform(volume: &Volume, op: &Op, ino: &dyn Fn(Id) -> Ino) -> Result<Answer, 
             mode,
             offset,
             len,
-        } => done(engine.fallocate(ino(*node), falloc(*mode), *offset, *len)?),
+        } => done(engine.fallocate(ino(*node), falloc(*mode), *offset, *len, false)?),
         Op::Seek { node, offset, hole } => {
             let whence = if *hole { Whence::Hole } else { Whence::Data };
             Answer::Count(engine.lseek(ino(*node), *offset, whence)?)
         }
-        Op::CopyRange { from, to, len } => {
-            Answer::Count(engine.copy_file_range(ino(from.0), from.1, ino(to.0), to.1, *len)?)
-        }
+        Op::CopyRange { from, to, len } => Answer::Count(engine.copy_file_range(
+            ino(from.0),
+            from.1,
+            ino(to.0),
+            to.1,
+            *len,
+            false,
+        )?),
         Op::Fsync { node, datasync } => done(engine.fsync(ino(*node), *datasync)?),
         Op::Readdir { dir, page } => entries(volume, ino(*dir), *page)?,
         Op::Setxattr {
