@@ -314,6 +314,23 @@ fn a_tree_survives_the_machine_on_a_store_with_latency() {
 }
 
 #[test]
+fn packs_go_up_side_by_side_and_no_more_than_allowed() {
+    require_fuse();
+    let bucket = Bucket::new(Settings::default());
+    bucket.mount(&source(), &["max_uploads=3"]).success();
+    // Six packs, each far quicker to make than to send.
+    for n in 0..12_u8 {
+        let name = bucket.place.path(&format!("m/f{n}"));
+        std::fs::write(name, vec![n; 8 << 20]).unwrap();
+    }
+    bucket.server.set_latency(Duration::from_secs(2));
+    bucket.run(&["sync", &bucket.place.text("m")]).success();
+    assert_eq!(bucket.server.most_puts_at_once(), 3);
+    bucket.server.set_latency(Duration::ZERO);
+    bucket.unmount();
+}
+
+#[test]
 fn an_outage_of_the_store_is_not_one_of_the_mount() {
     require_fuse();
     let bucket = Bucket::new(Settings::default());

@@ -97,6 +97,11 @@ impl S3Server {
         self.wire.counts()
     }
 
+    /// The most puts that were ever under way together.
+    pub(crate) fn most_puts_at_once(&self) -> usize {
+        self.wire.most_puts_at_once()
+    }
+
     pub(crate) fn set_latency(&self, latency: Duration) {
         self.wire.set_latency(latency);
     }

@@ -55,6 +55,26 @@ pub(super) struct Wire {
     free_at: Mutex<Instant>,
     rules: Mutex<Vec<Rule>>,
     counts: Mutex<Counts>,
+    /// Puts under way, and the most there ever were.
+    puts: Mutex<(usize, usize)>,
+}
+
+/// One put under way.
+struct PutUnderWay<'a>(&'a Wire);
+
+impl<'a> PutUnderWay<'a> {
+    fn begin(wire: &'a Wire) -> Self {
+        let mut puts = wire.puts.lock();
+        puts.0 += 1;
+        puts.1 = puts.1.max(puts.0);
+        Self(wire)
+    }
+}
+
+impl Drop for PutUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.puts.lock().0 -= 1;
+    }
 }
 
 impl Wire {
@@ -65,7 +85,12 @@ impl Wire {
             free_at: Mutex::new(Instant::now()),
             rules: Mutex::default(),
             counts: Mutex::default(),
+            puts: Mutex::default(),
         }
+    }
+
+    pub(super) fn most_puts_at_once(&self) -> usize {
+        self.puts.lock().1
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -113,6 +138,7 @@ impl Wire {
         request: Request<Incoming>,
     ) -> Result<HttpResponse, s3s::HttpError> {
         let verb = verb_of(&request);
+        let _put = (verb == Verb::Put).then(|| PutUnderWay::begin(self));
         let received = request
             .headers()
             .get(CONTENT_LENGTH)
