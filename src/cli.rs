@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{mount, umount};
+use crate::commands::{mount, umount, volumes};
 use crate::options;
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -42,6 +42,11 @@ pub(crate) enum Invocation {
         path: PathBuf,
         state_dir: Option<PathBuf>,
     },
+    Volumes {
+        store: volumes::Store,
+        request: volumes::Request,
+        state_dir: Option<PathBuf>,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -70,6 +75,46 @@ enum Command {
     Status(StatusArgs),
     /// Empty the local caches of file content; what is not in the store yet stays
     DropCaches(DropCachesArgs),
+    /// List the volumes in a store, or destroy one
+    #[command(subcommand)]
+    Volumes(VolumesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumesCommand {
+    /// List the volumes at SOURCE and below it
+    Ls {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Destroy the volume at SOURCE, for all machines; nothing else there is deleted
+    Destroy {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The volume's id, instead of being asked for it
+        #[arg(long)]
+        id: Option<String>,
+        #[command(flatten)]
+        state: StateDir,
+    },
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Where to look: s3://BUCKET[/PREFIX] or file:///DIR
+    source: OsString,
+    /// Options about the bucket, as for mount
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+impl From<StoreArgs> for volumes::Store {
+    fn from(StoreArgs { source, options }: StoreArgs) -> Self {
+        Self { source, options }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -246,6 +291,16 @@ impl From<Command> for Invocation {
             }) => Self::Status {
                 path: mountpoint,
                 as_json: json,
+                state_dir: state.state_dir,
+            },
+            Command::Volumes(VolumesCommand::Ls { store, json }) => Self::Volumes {
+                store: store.into(),
+                request: volumes::Request::List { as_json: json },
+                state_dir: None,
+            },
+            Command::Volumes(VolumesCommand::Destroy { store, id, state }) => Self::Volumes {
+                store: store.into(),
+                request: volumes::Request::Destroy { id },
                 state_dir: state.state_dir,
             },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

@@ -331,6 +331,78 @@ fn packs_go_up_side_by_side_and_no_more_than_allowed() {
 }
 
 #[test]
+fn volumes_are_listed_and_one_is_destroyed_and_nothing_else() {
+    require_fuse();
+    let bucket = Bucket::new(Settings::default());
+    let (one, two) = (
+        format!("{}/one", source()),
+        format!("{}/deep/two", source()),
+    );
+    for volume in [&one, &two] {
+        bucket.mount(volume, &[]).success();
+        std::fs::write(bucket.place.path("m/f"), volume.repeat(100)).unwrap();
+        bucket.unmount();
+    }
+    for key in ["photo.jpg", "one/photo.jpg", "one/packs/notes"] {
+        bucket.server.plant(BUCKET, key, b"x");
+    }
+    let listed = bucket
+        .run(&["volumes", "ls", "--json", &source()])
+        .success()
+        .stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let listed = listed.as_array().unwrap();
+    let id_of = |source: &str| {
+        let found = listed.iter().find(|volume| volume["source"] == *source);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let (id, other) = (id_of(&one), id_of(&two));
+    let before = bucket.server.keys(BUCKET);
+    let destroy = |source: &str, id: &str| bucket.run(&["volumes", "destroy", source, "--id", id]);
+    destroy(&one, &other).refused(1, &["nothing was deleted"]);
+    destroy(&source(), &id).refused(1, &["there is no volume"]);
+    // Its name is asked for, and nobody answers.
+    bucket
+        .run(&["volumes", "destroy", &one])
+        .refused(1, &["no id was given"]);
+    bucket.mount(&one, &[]).success();
+    destroy(&one, &id).refused(1, &["is mounted on", "weldrfs umount"]);
+    bucket.unmount();
+    assert_eq!(bucket.server.keys(BUCKET), before);
+    let said = destroy(&one, &id).success().stdout;
+    assert!(said.contains("2 objects that are no part of it"), "{said}");
+    let wanted: Vec<_> = before
+        .into_iter()
+        .filter(|key| {
+            !key.starts_with("one/") || key == "one/photo.jpg" || key == "one/packs/notes"
+        })
+        .collect();
+    assert_eq!(bucket.server.keys(BUCKET), wanted);
+    destroy(&one, &id).refused(1, &["there is no volume"]);
+    bucket.mount(&two, &[]).success();
+    assert_eq!(
+        std::fs::read_to_string(bucket.place.path("m/f")).unwrap(),
+        two.repeat(100)
+    );
+    bucket.unmount();
+    // A directory can be used again afterwards.
+    let file = bucket.place.source();
+    bucket.mount(&file, &[]).success();
+    std::fs::write(bucket.place.path("m/f"), b"x").unwrap();
+    bucket.unmount();
+    let text = bucket.run(&["volumes", "ls", &file]).success().stdout;
+    let id = text.split(' ').next().unwrap();
+    destroy(&file, id).success();
+    bucket.mount(&file, &[]).success();
+    assert_eq!(
+        std::fs::read_dir(bucket.place.path("m")).unwrap().count(),
+        0
+    );
+    bucket.unmount();
+}
+
+#[test]
 fn an_outage_of_the_store_is_not_one_of_the_mount() {
     require_fuse();
     let bucket = Bucket::new(Settings::default());

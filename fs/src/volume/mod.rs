@@ -2,6 +2,7 @@
 
 mod barrier;
 mod figures;
+mod inventory;
 mod layout;
 mod lineage;
 mod open;
@@ -23,6 +24,7 @@ use crate::engine::Engine;
 use crate::error::FsError;
 
 pub use figures::{LastError, Status, SyncReport};
+pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
 pub use open::OpenError;
 pub use place::Source;
 

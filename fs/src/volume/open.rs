@@ -46,9 +46,7 @@ pub enum OpenError {
         detail: String,
     },
     /// Only an existing volume can be mounted read-only.
-    #[error(
-        "there is no volume in {0}, and a read-only mount does not make one: mount it without `ro` once"
-    )]
+    #[error("there is no volume in {0}; a mount without `ro` makes one")]
     NoVolume(String),
     /// A newer program made it.
     #[error(

@@ -23,7 +23,7 @@ use super::{Volume, note_trouble};
 use crate::error::FsError;
 
 /// Key of the head.
-const HEAD_KEY: &str = "head.json";
+pub(super) const HEAD_KEY: &str = "head.json";
 /// Compression of a copy of the database.
 const ZSTD_LEVEL: i32 = 3;
 /// Rounds of packing in one sync; each takes what came during the one before.
