@@ -391,3 +391,73 @@ async fn keys_come_from_a_file_and_change_with_it() {
     let store = connect(&from_file).await;
     assert!(store.get("nothing", None).await.unwrap_err().is_not_found());
 }
+
+/// The rules once more against a real store: AWS, Tigris or any other, below a prefix of its own that is emptied.
+#[tokio::test]
+#[ignore = "needs a bucket: set WELDRFS_TEST_S3_BUCKET, S3_ENDPOINT, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY and maybe S3_REGION"]
+async fn a_real_store_keeps_the_rules() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("set {name}"));
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let mut settings = S3Settings {
+        prefix: format!("weldrfs-test-{}", now.as_nanos()),
+        ..S3Settings::new(
+            variable("WELDRFS_TEST_S3_BUCKET"),
+            variable("S3_ENDPOINT"),
+            keys(
+                &variable("S3_ACCESS_KEY_ID"),
+                &variable("S3_SECRET_ACCESS_KEY"),
+            ),
+        )
+    };
+    if let Ok(region) = std::env::var("S3_REGION") {
+        settings.region = region;
+    }
+    let store = connect(&settings).await;
+    assert_eq!(store.first_key().await.unwrap(), None);
+    let first = store
+        .put("a/b", text("0123456789"), PutCondition::IfAbsent)
+        .await
+        .unwrap();
+    let refused = PutCondition::IfAbsent;
+    let refused = store.put("a/b", text("x"), refused).await;
+    assert!(
+        matches!(refused, Err(StoreError::PreconditionFailed { .. })),
+        "{refused:?}"
+    );
+    let second = store
+        .put(
+            "a/b",
+            text("9876543210"),
+            PutCondition::IfMatch(first.clone()),
+        )
+        .await
+        .unwrap();
+    let late = store
+        .put("a/b", text("x"), PutCondition::IfMatch(first))
+        .await;
+    assert!(
+        matches!(late, Err(StoreError::PreconditionFailed { .. })),
+        "{late:?}"
+    );
+    let part = store.get("a/b", Some(2..4)).await.unwrap();
+    assert_eq!((part.bytes, part.version), (text("76"), second));
+    assert!(store.get("none", None).await.unwrap_err().is_not_found());
+    assert!(store.head("none").await.unwrap_err().is_not_found());
+    for key in ["c", "d"] {
+        store
+            .put(key, text("x"), PutCondition::Always)
+            .await
+            .unwrap();
+    }
+    let page = store.list("", None, 2).await.unwrap();
+    assert!(page.more);
+    let page = store.list("", Some("c"), 2).await.unwrap();
+    assert_eq!((page.objects.len(), page.more), (1, false));
+    store
+        .delete(&["a/b".into(), "c".into(), "d".into(), "none".into()])
+        .await
+        .unwrap();
+    assert_eq!(store.first_key().await.unwrap(), None);
+}
