@@ -15,6 +15,11 @@ pub enum FsError {
     /// The store failed.
     #[error("the store: {0}")]
     Store(StoreError),
+    /// Somebody else has published to the store.
+    #[error(
+        "the store has gone on without this machine; what is here is kept locally and is not published any more"
+    )]
+    Foreign,
     /// It did not come about before its deadline.
     #[error("{0}")]
     Late(&'static str),
@@ -32,7 +37,7 @@ impl FsError {
         match self {
             Self::Meta(error) => meta_errno(error),
             Self::Bytes(error) => bytes_errno(error),
-            Self::Store(_) => libc::EIO,
+            Self::Store(_) | Self::Foreign => libc::EIO,
             Self::Late(_) => libc::ETIMEDOUT,
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::Damaged(_) => libc::EIO,

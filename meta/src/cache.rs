@@ -318,8 +318,22 @@ impl Cache {
             .sum()
     }
 
-    pub(crate) fn location(&self, extent: ExtentId) -> Option<Arc<Location>> {
-        self.location_shard(extent).lock().get(&extent).cloned()
+    /// The location of an extent, loaded with `load` when it is not remembered. The shard is locked while loading: a
+    /// location is never put in beside a move that its loader has not seen.
+    pub(crate) fn location_or(
+        &self,
+        extent: ExtentId,
+        load: impl FnOnce() -> Result<Option<Arc<Location>>>,
+    ) -> Result<Option<Arc<Location>>> {
+        let mut shard = self.location_shard(extent).lock();
+        if let Some(found) = shard.get(&extent) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        let found = load()?;
+        if let Some(found) = &found {
+            shard.put(extent, Arc::clone(found));
+        }
+        Ok(found)
     }
 
     pub(crate) fn put_location(&self, extent: ExtentId, location: Arc<Location>) {

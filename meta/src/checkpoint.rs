@@ -2,8 +2,8 @@
 //! that writes to SQLite: moves of extents and copies of the database are asked of it.
 
 use std::path::PathBuf;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,8 +46,10 @@ enum Request {
 #[derive(Debug)]
 struct Moved {
     pack: Option<PackRow>,
-    extents: Vec<(ExtentId, u64)>,
+    extents: Vec<(ExtentId, u64, u64)>,
     dead: Vec<ExtentId>,
+    /// Whoever gets here first decides: the checkpointer begins, or the caller gives up.
+    claimed: Arc<AtomicBool>,
 }
 
 /// The handle to the thread.
@@ -130,34 +132,38 @@ impl Namespace {
         self.checkpointer.ask(|done| Request::Upto { lsn, done })
     }
 
-    /// Records that extents of a segment lie in a pack now (with their offset in its raw bytes), and that others are
-    /// dead. Not journaled: it changes no file.
+    /// Records that extents of a segment lie in a pack now (with their offset in its raw bytes and their length), and
+    /// that others are dead. Not journaled: it changes no file.
     ///
     /// # Errors
     /// When SQLite fails; nothing has changed then.
     pub fn move_extents(
         &self,
         pack: Option<PackRow>,
-        extents: Vec<(ExtentId, u64)>,
+        extents: Vec<(ExtentId, u64, u64)>,
         dead: Vec<ExtentId>,
     ) -> Result<()> {
         let ids: Vec<ExtentId> = extents
             .iter()
-            .map(|(id, _)| *id)
+            .map(|(id, _, _)| *id)
             .chain(dead.iter().copied())
             .collect();
-        self.checkpointer.ask(|done| Request::Move {
-            moved: Moved {
-                pack,
-                extents,
-                dead,
-            },
-            done,
-        })?;
+        let claimed = Arc::new(AtomicBool::new(false));
+        let moved = Moved {
+            pack,
+            extents,
+            dead,
+            claimed: Arc::clone(&claimed),
+        };
+        let mut result = self.checkpointer.ask(|done| Request::Move { moved, done });
+        // Given up, unless it has begun: a move that happens later would surprise everybody.
+        if matches!(result, Err(MetaError::Overloaded(_))) && claimed.swap(true, Ordering::AcqRel) {
+            result = Err(self.journal.fail("a move of extents did not end".into()));
+        }
         for id in ids {
             self.cache.forget_location(id);
         }
-        Ok(())
+        result
     }
 
     /// Copies the database, as of a checkpoint of everything acknowledged now, to a new file. Returns its LSN.
@@ -210,6 +216,7 @@ fn run(
             Ok(Request::Upto { lsn, done }) => {
                 let _ = done.send(checkpoint_upto(&ns, &mut connection, lsn));
             }
+            Ok(Request::Move { moved, .. }) if moved.claimed.swap(true, Ordering::AcqRel) => {}
             Ok(Request::Move { moved, done }) => {
                 let result = write::move_extents(
                     &mut connection,
@@ -236,8 +243,29 @@ fn checkpoint_upto(ns: &Namespace, connection: &mut Connection, lsn: Lsn) -> Res
     Ok(())
 }
 
-/// Brings one generation into SQLite. Returns whether there was one.
+/// Brings one generation into SQLite. Returns whether there was one. Whoever waits for room looks again, whatever came
+/// of it.
 fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
+    let result = write_generation(ns, connection);
+    if let Err(MetaError::Sqlite(error)) = &result
+        && is_failed_sync(error)
+    {
+        ns.journal
+            .fail(format!("flushing the metadata database failed: {error}"));
+    }
+    // Under the lock, so that nobody is between looking and waiting.
+    drop(ns.room.0.lock());
+    ns.room.1.notify_all();
+    result
+}
+
+/// A failed flush is never retried into success.
+fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+    matches!(error.sqlite_error(), Some(e) if [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&e.extended_code))
+}
+
+fn write_generation(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
     let Some((generation, counters)) = ns.begin_generation() else {
         return Ok(false);
     };
@@ -249,7 +277,6 @@ fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
         .done
         .store(generation.last.0, Ordering::Release);
     ns.journal.free(generation.last);
-    ns.room.1.notify_all();
     Ok(true)
 }
 

@@ -122,6 +122,14 @@ impl FileMap {
 
     /// The changes that empty `[from, to)`, and how many mapped bytes go with them. Does not change `self`.
     pub(crate) fn plan_punch(&self, ino: Ino, from: u64, to: u64) -> (Vec<Change>, u64) {
+        // To the end it is one change, however many runs go.
+        if self
+            .runs
+            .last_key_value()
+            .is_some_and(|(start, last)| *start >= from && last.end() <= to)
+        {
+            return self.plan_truncate(ino, from);
+        }
         let mut changes = Vec::new();
         let mut freed = 0;
         for piece in self.touching(from, to) {

@@ -10,9 +10,9 @@ use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::changes::Change;
-use crate::error::Result;
+use crate::error::{MetaError, Result};
 use crate::ids::{ExtentId, Ino, Lsn};
-use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name};
+use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name, Place};
 
 /// Rough bytes of a row in memory beyond its payload.
 const ROW_BYTES: usize = 96;
@@ -83,7 +83,17 @@ impl Generation {
                 {
                     self.locations.insert(*extent, found);
                 }
-                if let Some(location) = self.locations.get_mut(extent) {
+                let grows = self
+                    .locations
+                    .get_mut(extent)
+                    .filter(|l| matches!(l.place, Place::Segment { .. }));
+                let Some(location) = grows else {
+                    return Err(MetaError::damaged(
+                        "journal",
+                        format!("{extent} grows and is in no segment"),
+                    ));
+                };
+                {
                     let location = Arc::make_mut(location);
                     location.len = *len;
                     location.sums.truncate(*from_block as usize);

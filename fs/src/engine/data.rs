@@ -37,16 +37,35 @@ impl Engine {
     }
 
     fn read_within(&self, ino: Ino, offset: u64, len: usize, wait: bool) -> Result<Option<Bytes>> {
-        let (size, pieces) = self.ns.map(ino, offset, len as u64)?;
-        let len = (size.saturating_sub(offset)).min(len as u64) as usize;
-        self.read_ahead(ino, offset, len as u64, &pieces);
-        match pieces.as_slice() {
+        let (mut size, mut pieces) = self.ns.map(ino, offset, len as u64)?;
+        loop {
+            let wanted = (size.saturating_sub(offset)).min(len as u64) as usize;
+            self.read_ahead(ino, offset, wanted as u64, &pieces);
+            let read = self.read_pieces(offset, wanted, &pieces, wait);
+            let Err(error) = read else { return read };
+            // An extent may die while another one is fetched: the file has other bytes there by now.
+            let (size_now, pieces_now) = self.ns.map(ino, offset, len as u64)?;
+            if pieces_now == pieces {
+                return Err(error);
+            }
+            (size, pieces) = (size_now, pieces_now);
+        }
+    }
+
+    fn read_pieces(
+        &self,
+        offset: u64,
+        len: usize,
+        pieces: &[Piece],
+        wait: bool,
+    ) -> Result<Option<Bytes>> {
+        match pieces {
             [] => return Ok(Some(zeros(len))),
             [one] if one.len == len as u64 => return self.read_piece(one, wait),
             _ => {}
         }
         let mut out = BytesMut::zeroed(len);
-        for piece in &pieces {
+        for piece in pieces {
             let Some(bytes) = self.read_piece(piece, wait)? else {
                 return Ok(None);
             };

@@ -6,7 +6,7 @@ use weldrfs_blockstore::{
 };
 
 use super::layout::{MARKER_KEY, Marker};
-use super::open::OpenError;
+use super::open_error::OpenError;
 use super::place::{Place, Source};
 use super::publish::HEAD_KEY;
 

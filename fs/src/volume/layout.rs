@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition};
 
-use super::open::OpenError;
+use super::open_error::OpenError;
 
 /// Version of the volume's format: marker, head, packs and metadata together.
 pub(crate) const FORMAT_VERSION: u32 = 1;

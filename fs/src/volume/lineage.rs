@@ -9,13 +9,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Heads that are remembered: the last one written, and the one that was about to be.
-const REMEMBERED: usize = 2;
+/// Attempts that are remembered beside the confirmed head. Each attempt begins by reading the head, which settles those
+/// before it; more than one is only unsettled when a put arrives long after it was given up.
+const ATTEMPTS: usize = 16;
 
 /// The file `published.json` in the state folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lineage {
-    heads: Vec<String>,
+    /// The head that was last seen in the store. Never forgotten for anything but a newer one.
+    confirmed: Option<String>,
+    /// Heads that were put, or were about to be, since then.
+    attempts: Vec<String>,
 }
 
 impl Lineage {
@@ -29,20 +33,35 @@ impl Lineage {
     }
 
     pub(super) fn knows(&self, snapshot: &str) -> bool {
-        self.heads.iter().any(|head| head == snapshot)
+        let mut all = self.confirmed.iter().chain(&self.attempts);
+        all.any(|head| head == snapshot)
     }
 
-    /// Notes a head, durably. Called before it is written: whether that succeeded may never be known.
-    pub(super) fn note(state: &Path, snapshot: &str) -> io::Result<()> {
+    /// Notes a head, durably, before it is put: whether that succeeds may never be known.
+    pub(super) fn attempt(state: &Path, snapshot: &str) -> io::Result<()> {
         let mut lineage = Self::read(state)?;
-        if lineage.knows(snapshot) {
+        lineage.attempts.push(snapshot.to_owned());
+        let surplus = lineage.attempts.len().saturating_sub(ATTEMPTS);
+        lineage.attempts.drain(..surplus);
+        lineage.write(state)
+    }
+
+    /// The head in the store is this one, which settles all attempts.
+    pub(super) fn confirm(state: &Path, snapshot: &str) -> io::Result<()> {
+        let lineage = Self::read(state)?;
+        if lineage.confirmed.as_deref() == Some(snapshot) && lineage.attempts.is_empty() {
             return Ok(());
         }
-        lineage.heads.push(snapshot.to_owned());
-        let surplus = lineage.heads.len().saturating_sub(REMEMBERED);
-        lineage.heads.drain(..surplus);
+        let confirmed = Self {
+            confirmed: Some(snapshot.to_owned()),
+            attempts: Vec::new(),
+        };
+        confirmed.write(state)
+    }
+
+    fn write(&self, state: &Path) -> io::Result<()> {
         let temporary = state.join("published.json.new");
-        fs::write(&temporary, serde_json::to_vec(&lineage)?)?;
+        fs::write(&temporary, serde_json::to_vec(self)?)?;
         fs::File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, state.join("published.json"))?;
         fs::File::open(state)?.sync_all()
@@ -54,16 +73,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_two_heads_are_known() {
+    fn the_confirmed_head_outlives_any_number_of_attempts() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Lineage::read(dir.path()).unwrap(), Lineage::default());
-        for head in ["a", "b", "b", "c"] {
-            Lineage::note(dir.path(), head).unwrap();
+        Lineage::confirm(dir.path(), "a").unwrap();
+        for i in 0..40 {
+            Lineage::attempt(dir.path(), &format!("b{i}")).unwrap();
         }
         let lineage = Lineage::read(dir.path()).unwrap();
         assert_eq!(
-            ["a", "b", "c"].map(|h| lineage.knows(h)),
-            [false, true, true]
+            ["a", "b39", "b30", "c"].map(|h| lineage.knows(h)),
+            [true, true, true, false]
+        );
+        Lineage::confirm(dir.path(), "b39").unwrap();
+        let lineage = Lineage::read(dir.path()).unwrap();
+        assert_eq!(
+            ["a", "b39", "b30"].map(|h| lineage.knows(h)),
+            [false, true, false]
         );
     }
 }

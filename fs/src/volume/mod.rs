@@ -6,6 +6,7 @@ mod inventory;
 mod layout;
 mod lineage;
 mod open;
+mod open_error;
 mod packer;
 mod place;
 mod publish;
@@ -25,7 +26,7 @@ use crate::error::FsError;
 
 pub use figures::{LastError, Status, SyncReport};
 pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
-pub use open::OpenError;
+pub use open_error::OpenError;
 pub use place::Source;
 
 use layout::{Locks, Marker};

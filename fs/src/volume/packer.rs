@@ -25,6 +25,8 @@ const PRESSURE: f64 = 0.5;
 /// Most uncompressed bytes that are packed in one round before the next look at the queue.
 const ROUND_BYTES: u64 = 256 << 20;
 
+/// How long one pack may take to go up, all attempts together.
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(300);
 /// Pause after a failed round, and the longest one after many.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -40,7 +42,7 @@ struct Failing {
 struct Making {
     builder: PackBuilder,
     id: PackId,
-    moved: Vec<(ExtentId, u64)>,
+    moved: Vec<(ExtentId, u64, u64)>,
 }
 
 /// What becomes of extents that no file uses.
@@ -48,16 +50,16 @@ struct Making {
 enum Dead {
     /// Their rows go with the segment.
     Drop,
-    /// They stay for the round that releases the segment.
-    Keep,
+    /// They stay for the round that releases the segment. Programs are held back meanwhile, so there is a deadline.
+    Keep(Instant),
 }
 
 /// A pack on its way to the store.
 struct Flying {
     id: PackId,
     row: PackRow,
-    moved: Vec<(ExtentId, u64)>,
-    upload: JoinHandle<Result<(), weldrfs_blockstore::Error>>,
+    moved: Vec<(ExtentId, u64, u64)>,
+    upload: JoinHandle<Result<(), FsError>>,
 }
 
 /// What one round has begun: the pack that is being filled, and those on their way, oldest first.
@@ -216,16 +218,16 @@ impl Packer {
 
     /// Packs every live extent there is, while mutations are held back. Those that wait have appended already and will
     /// name their bytes later, so no segment is released here.
-    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>) -> Result<(), FsError> {
+    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>, until: Instant) -> Result<(), FsError> {
         let mut rng = self.turn.lock();
         let ns = &self.engine.ns;
         ns.checkpoint(ns.acknowledged())?;
         let mut round = Round::default();
         let packed = ns.segments()?.into_iter().try_for_each(|id| {
-            self.pack_segment(SegmentId(id), &mut round, &mut rng, Dead::Keep)
+            self.pack_segment(SegmentId(id), &mut round, &mut rng, Dead::Keep(until))
                 .map(drop)
         });
-        self.finish(round, packed)
+        self.finish(round, packed, Some(until))
     }
 
     /// Whether nothing was appended for a while although something waits.
@@ -267,7 +269,7 @@ impl Packer {
             }
             emptied.push(*id);
         }
-        self.finish(round, packed)?;
+        self.finish(round, packed, None)?;
         for id in emptied {
             self.engine.segments.release(id)?;
             self.seen.lock().remove(&id);
@@ -285,6 +287,10 @@ impl Packer {
     ) -> Result<u64, FsError> {
         let mut bytes = 0;
         let mut dead = Vec::new();
+        let until = match fate {
+            Dead::Drop => None,
+            Dead::Keep(until) => Some(until),
+        };
         for (extent, location, live) in self.engine.ns.segment_extents(id.0)? {
             if !live {
                 dead.push(extent);
@@ -302,7 +308,7 @@ impl Packer {
                 .as_ref()
                 .is_some_and(|m| !m.builder.has_room(data.len() as u64))
             {
-                self.launch(round)?;
+                self.launch(round, until)?;
             }
             let current = round.making.get_or_insert_with(|| {
                 let id = PackId::random(rng);
@@ -313,7 +319,7 @@ impl Packer {
                 }
             });
             let offset = current.builder.push(extent.0, &data);
-            current.moved.push((extent, offset));
+            current.moved.push((extent, offset, data.len() as u64));
             bytes += data.len() as u64;
         }
         if fate == Dead::Drop && !dead.is_empty() {
@@ -322,8 +328,9 @@ impl Packer {
         Ok(bytes)
     }
 
-    /// Begins to upload the pack that was filled; first waits for the oldest when as many as allowed are on their way.
-    fn launch(&self, round: &mut Round) -> Result<(), FsError> {
+    /// Begins to upload the pack that was filled, with a deadline; first waits for the oldest when as many as allowed are
+    /// on their way.
+    fn launch(&self, round: &mut Round, until: Option<Instant>) -> Result<(), FsError> {
         let Some(Making { builder, id, moved }) = round.making.take() else {
             return Ok(());
         };
@@ -342,21 +349,27 @@ impl Packer {
             extents: built.extents.len() as u64,
             made_ms,
         };
+        let left = until.map_or(UPLOAD_DEADLINE, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
         let packs = Arc::clone(&self.engine.packs);
         round.flying.push_back(Flying {
             id,
             row,
             moved,
             // The segments still have every byte of it: no local copy has to be made durable first.
-            upload: self
-                .runtime
-                .spawn(async move { packs.upload_built(&built).await }),
+            upload: self.runtime.spawn(async move {
+                let uploaded = tokio::time::timeout(left, packs.upload_built(&built)).await;
+                let late =
+                    |_| FsError::Late("the store did not take a pack in time; it goes up later");
+                Ok(uploaded.map_err(late)??)
+            }),
         });
         Ok(())
     }
 
-    /// Waits for the oldest upload and, once it is confirmed, moves the pack's extents. A request has its deadline, so
-    /// this ends.
+    /// Waits for the oldest upload and, once it is confirmed, moves the pack's extents. It has its deadline, so this
+    /// ends.
     fn land(&self, round: &mut Round) -> Result<(), FsError> {
         let Some(flying) = round.flying.pop_front() else {
             return Ok(());
@@ -373,8 +386,13 @@ impl Packer {
     }
 
     /// Ends a round that went as `packed` says: what is on its way lands in any case. The first error is returned.
-    fn finish(&self, mut round: Round, packed: Result<(), FsError>) -> Result<(), FsError> {
-        let mut outcome = packed.and_then(|()| self.launch(&mut round));
+    fn finish(
+        &self,
+        mut round: Round,
+        packed: Result<(), FsError>,
+        until: Option<Instant>,
+    ) -> Result<(), FsError> {
+        let mut outcome = packed.and_then(|()| self.launch(&mut round, until));
         while !round.flying.is_empty() {
             let landed = self.land(&mut round);
             outcome = outcome.and(landed);

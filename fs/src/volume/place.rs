@@ -11,7 +11,7 @@ use weldrfs_blockstore::{
 };
 
 use super::layout::{MARKER_KEY, Marker, holds_something_else};
-use super::open::OpenError;
+use super::open_error::OpenError;
 
 /// Attempts while a volume is opened: whoever mounts waits for the answer, so a store that is away is named soon.
 const OPEN_ATTEMPTS: u32 = 3;

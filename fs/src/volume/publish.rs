@@ -12,13 +12,13 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
+use weldrfs_blockstore::{ObjectStore, PutCondition};
 use weldrfs_meta::Lsn;
 
 use super::figures::SyncReport;
 use super::layout::Folders;
 use super::lineage::Lineage;
-use super::open::OpenError;
+use super::open_error::OpenError;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
 
@@ -30,6 +30,8 @@ const ZSTD_LEVEL: i32 = 3;
 const SYNC_ROUNDS: usize = 3;
 /// How long a sync waits for the mutations under way before it holds back new ones.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it holds back new ones at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The head object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +141,7 @@ pub(super) fn restore(
     fs::File::open(&temporary)
         .and_then(|f| f.sync_all())
         .map_err(state)?;
-    Lineage::note(&folders.state, &head.snapshot).map_err(state)?;
+    Lineage::confirm(&folders.state, &head.snapshot).map_err(state)?;
     fs::rename(&temporary, folders.meta.join("meta.db")).map_err(state)?;
     fs::File::open(&folders.meta)
         .and_then(|f| f.sync_all())
@@ -209,7 +211,6 @@ impl Volume {
             snapshot_crc32c: crc32c::crc32c(&compressed),
             created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
         };
-        Lineage::note(&self.state_dir, &head.snapshot).map_err(io)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let put = self.put_head(&head, compressed);
         let put = self
@@ -221,7 +222,7 @@ impl Volume {
                 *self.behind_since.lock() = None;
                 Ok(())
             }
-            Ok(Err(error)) => Err(FsError::Store(error)),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(FsError::Late(
                 "the store did not answer before the deadline",
             )),
@@ -243,7 +244,8 @@ impl Volume {
             return Err(late());
         }
         let pause = self.engine.ns.pause(PAUSE_PATIENCE).ok_or_else(late)?;
-        self.packer.pack_paused(&pause)?;
+        let until = deadline.min(Instant::now() + LONGEST_PAUSE);
+        self.packer.pack_paused(&pause, until)?;
         self.copy_without_segments(copy)?.ok_or_else(late)
     }
 
@@ -253,28 +255,41 @@ impl Volume {
         Ok((!weldrfs_meta::database_names_segments(copy)?).then_some(lsn))
     }
 
-    async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), StoreError> {
+    async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), FsError> {
+        let io = |error: io::Error| FsError::Meta(error.into());
         let old = match self.retrying.get(HEAD_KEY, None).await {
             Ok(object) => serde_json::from_slice::<Head>(&object.bytes).ok(),
             Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(FsError::Store(error)),
         };
-        self.retrying
-            .put(
-                &head.snapshot,
-                Bytes::from(compressed),
-                PutCondition::IfAbsent,
-            )
-            .await?;
-        let body = serde_json::to_vec_pretty(head).map_err(|e| StoreError::Invalid {
-            what: e.to_string(),
-        })?;
-        self.retrying
+        if let Some(old) = &old {
+            if !Lineage::read(&self.state_dir)
+                .map_err(io)?
+                .knows(&old.snapshot)
+            {
+                return Err(FsError::Foreign);
+            }
+            Lineage::confirm(&self.state_dir, &old.snapshot).map_err(io)?;
+        }
+        let copy = Bytes::from(compressed);
+        let put = self
+            .retrying
+            .put(&head.snapshot, copy, PutCondition::IfAbsent)
+            .await;
+        put.map_err(FsError::Store)?;
+        let body = serde_json::to_vec_pretty(head).map_err(|e| io(io::Error::other(e)))?;
+        Lineage::attempt(&self.state_dir, &head.snapshot).map_err(io)?;
+        let put = self
+            .retrying
             .put(HEAD_KEY, Bytes::from(body), PutCondition::Always)
-            .await?;
-        // Only now is the former copy nobody's.
-        if let Some(old) = old.filter(|old| old.snapshot != head.snapshot) {
-            self.retrying.delete(&[old.snapshot]).await?;
+            .await;
+        put.map_err(FsError::Store)?;
+        Lineage::confirm(&self.state_dir, &head.snapshot).map_err(io)?;
+        // Only now is the former copy nobody's; one that stays is a few megabytes, and no reason to fail.
+        if let Some(old) = old.filter(|old| old.snapshot != head.snapshot)
+            && let Err(error) = self.retrying.delete(&[old.snapshot]).await
+        {
+            tracing::warn!(%error, "a former copy of the metadata stays in the store");
         }
         Ok(())
     }

@@ -449,3 +449,43 @@ fn who_reads_in_order_finds_the_next_pack_on_its_way() {
     assert!(gets() >= before + 2, "{} packs fetched", gets() - before);
     volume.close().unwrap();
 }
+
+#[test]
+fn publications_that_fail_do_not_make_a_volume_foreign_to_itself() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    // Where copies of the metadata should go there is a file: heads can be read, and nothing can be published.
+    let (meta, away) = (machine.path("store/meta"), machine.path("away"));
+    std::fs::rename(&meta, &away).unwrap();
+    std::fs::write(&meta, "x").unwrap();
+    for n in 0..3 {
+        file(&volume, &format!("g{n}"));
+        assert!(volume.sync(Duration::from_secs(2)).is_err());
+    }
+    volume.abandon();
+    drop(volume);
+    std::fs::remove_file(&meta).unwrap();
+    std::fs::rename(&away, &meta).unwrap();
+    let volume = machine.open("here");
+    assert!(volume.engine().lookup(ROOT_INO, b"g2").is_ok());
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_volume_whose_place_was_taken_stops_publishing() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    let head = machine.path("store/head.json");
+    let text = std::fs::read_to_string(&head).unwrap();
+    let taken = text.replace("meta/", "meta/taken-");
+    std::fs::write(&head, &taken).unwrap();
+    file(&volume, "g");
+    let error = volume.sync(Duration::from_secs(5)).unwrap_err();
+    assert!(error.to_string().contains("gone on without"), "{error}");
+    assert_eq!(std::fs::read_to_string(&head).unwrap(), taken);
+    volume.close().unwrap();
+}

@@ -49,20 +49,51 @@ fn spares(dir: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// Why a file could not be made.
+pub(super) enum MakeError {
+    /// Nothing has happened: it may be tried again.
+    Plain(MetaError),
+    /// What the disk holds is unknown: nothing may be acknowledged any more.
+    Fatal(io::Error),
+}
+
+impl From<MetaError> for MakeError {
+    fn from(error: MetaError) -> Self {
+        Self::Plain(error)
+    }
+}
+
+impl From<io::Error> for MakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Plain(MetaError::from_io(error))
+    }
+}
+
 /// Makes the file a header names, from a spare when there is one, and makes its name durable.
-pub(super) fn make(dir: &Path, header: &JournalHeader) -> Result<File> {
-    let spare = spares(dir)?.pop();
-    let temporary = match spare {
+pub(super) fn make(dir: &Path, header: &JournalHeader) -> std::result::Result<File, MakeError> {
+    // Opened first: once the file has its name there is nothing left that may fail and be tried again.
+    let folder = File::open(dir)?;
+    let temporary = match whole_spare(dir)? {
         Some(spare) => spare,
-        None => write_spare(dir, header.number).map_err(MetaError::from_io)?,
+        None => write_spare(dir, header.number)?,
     };
     let file = OpenOptions::new().read(true).write(true).open(&temporary)?;
-    file.write_all_at(&header.encode(), 0)
-        .map_err(MetaError::from_io)?;
-    file.sync_data()?;
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_data().map_err(MakeError::Fatal)?;
     fs::rename(&temporary, path(dir, header.number))?;
-    File::open(dir)?.sync_all()?;
+    folder.sync_all().map_err(MakeError::Fatal)?;
     Ok(file)
+}
+
+/// A spare to recycle. One that a killed process did not finish is removed.
+fn whole_spare(dir: &Path) -> Result<Option<PathBuf>> {
+    for spare in spares(dir)? {
+        if fs::metadata(&spare)?.len() == JOURNAL_FILE_BYTES {
+            return Ok(Some(spare));
+        }
+        fs::remove_file(&spare)?;
+    }
+    Ok(None)
 }
 
 /// Writes the whole file once, so that a flush of appended records never has to allocate blocks.
@@ -83,8 +114,9 @@ fn write_spare(dir: &Path, number: u64) -> io::Result<PathBuf> {
     result.map(|()| path)
 }
 
-/// Puts a file that is no longer needed among the spares, or removes it when there are enough.
-pub(super) fn recycle(dir: &Path, number: u64) {
+/// Puts a file that is no longer needed among the spares, or removes it when there are enough. Returns whether that
+/// worked.
+pub(super) fn recycle(dir: &Path, number: u64) -> bool {
     let enough = spares(dir).map_or(true, |s| s.len() >= MAX_SPARES);
     let from = path(dir, number);
     let result = if enough {
@@ -92,7 +124,8 @@ pub(super) fn recycle(dir: &Path, number: u64) {
     } else {
         fs::rename(&from, dir.join(format!("{SPARE}{number:016x}")))
     };
-    if let Err(error) = result {
+    if let Err(error) = &result {
         tracing::warn!(file = %from.display(), %error, "could not free a journal file");
     }
+    result.is_ok()
 }

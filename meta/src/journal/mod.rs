@@ -23,6 +23,7 @@ use crate::settings::JOURNAL_FILE_BYTES;
 pub use format::{JournalHeader, RecordHeader, parse_record};
 pub(crate) use replay::{Inherited, Record};
 
+use files::MakeError;
 use format::{HEADER_BYTES, begin_record, finish_record, record_bytes};
 
 /// A journal file that records are, or were, appended to.
@@ -164,7 +165,16 @@ impl Journal {
             first: Lsn(state.last.0 + 1),
             durable: state.durable,
         };
-        let file = files::make(&self.dir, &header)?;
+        let file = match files::make(&self.dir, &header) {
+            Ok(file) => file,
+            Err(MakeError::Plain(error)) => return Err(error),
+            Err(MakeError::Fatal(error)) => {
+                let why = format!("making a journal file durable failed: {error}");
+                tracing::error!(reason = %why, "the volume turns read-only");
+                state.failed.get_or_insert(why.clone());
+                return Err(MetaError::ReadOnly(why));
+            }
+        };
         state.next_number += 1;
         state.files.push_back(Segment {
             number: header.number,

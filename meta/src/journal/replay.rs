@@ -47,10 +47,12 @@ impl Inherited {
     /// They are flushed first, because what is replayed from the page cache must not be lost by a power failure after
     /// something newer was built on it.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let numbers = files::numbers(dir)?;
+        let found = files::numbers(dir)?;
+        let next_number = found.last().map_or(1, |n| n + 1);
+        let mut numbers = Vec::new();
         let mut durable = Lsn(0);
-        for number in &numbers {
-            let path = files::path(dir, *number);
+        for number in found {
+            let path = files::path(dir, number);
             File::open(&path)?.sync_all()?;
             let bytes = fs::read(&path)?;
             let header = JournalHeader::parse(&bytes)?;
@@ -64,12 +66,19 @@ impl Inherited {
                     ),
                 ));
             }
+            if header.number != number {
+                // It was freed and about to be used again when the power failed: the new header was on the disk
+                // before the new name. Its records had long been covered.
+                tracing::warn!(file = %path.display(), "a freed journal file still has its old name");
+                fs::remove_file(&path)?;
+                continue;
+            }
+            numbers.push(number);
             durable = durable.max(header.durable);
             for_each_record(&header, &bytes, |record| {
                 durable = durable.max(record.durable)
             });
         }
-        let next_number = numbers.last().map_or(1, |n| n + 1);
         Ok(Self {
             next_number,
             numbers,
@@ -109,10 +118,13 @@ impl Inherited {
         Ok(last)
     }
 
-    /// Frees the inherited files, once a checkpoint covers all of them.
+    /// Frees the inherited files, once a checkpoint covers all of them: the newest first, so that what is left after a
+    /// crash in the middle never begins behind a gap.
     pub(crate) fn free(&self, dir: &Path) {
-        for number in &self.numbers {
-            files::recycle(dir, *number);
+        for number in self.numbers.iter().rev() {
+            if !files::recycle(dir, *number) {
+                return;
+            }
         }
     }
 }

@@ -164,3 +164,77 @@ fn the_log_ends_where_the_reader_says_so() {
         .unwrap();
     assert_eq!(last, Lsn(5));
 }
+
+/// A journal over three files.
+fn three_files(dir: &Path) -> Journal {
+    let journal = start(dir, 0);
+    let big = vec![3; 1 << 20];
+    for _ in 0..20 {
+        append(&journal, &big);
+    }
+    assert_eq!(journal.state.lock().files.len(), 3);
+    journal
+}
+
+/// The power failed while a freed file was made into a new one: its new header was on the disk, its new name was not.
+#[test]
+fn a_recycled_file_under_its_old_name_is_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = three_files(dir.path());
+    journal.flush(Lsn(20)).unwrap();
+    let covered = journal.state.lock().files[0].last;
+    drop(journal);
+    let header = JournalHeader {
+        key_id: 0,
+        number: 4,
+        salt: 99,
+        boot_id: BOOT,
+        first: Lsn(21),
+        durable: Lsn(20),
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .open(files::path(dir.path(), 1))
+        .unwrap();
+    file.write_all_at(&header.encode(), 0).unwrap();
+    assert_eq!(
+        replay(dir.path(), &OTHER_BOOT, covered.0).unwrap().1,
+        Lsn(20)
+    );
+}
+
+/// A power loss left a tail over several files, and recovery died after it had freed one of them.
+#[test]
+fn a_crash_while_inherited_files_are_freed_leaves_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(three_files(dir.path()));
+    damage(
+        dir.path(),
+        1,
+        HEADER_BYTES + 100 + 3 * record_bytes(1 << 20),
+    );
+    let (_, last) = replay(dir.path(), &OTHER_BOOT, 0).unwrap();
+    assert_eq!(last, Lsn(3));
+    let inherited = Inherited::open(dir.path()).unwrap();
+    // The first one it frees; a folder under the next one's spare name stops it there.
+    fs::create_dir(dir.path().join("journal.spare-0000000000000002")).unwrap();
+    fs::write(dir.path().join("journal.spare-0000000000000002/x"), "x").unwrap();
+    inherited.free(dir.path());
+    assert!(!files::path(dir.path(), 3).exists());
+    assert!(files::path(dir.path(), 1).exists());
+    assert_eq!(replay(dir.path(), &OTHER_BOOT, 3).unwrap().1, Lsn(3));
+}
+
+/// A process died while it wrote a new spare.
+#[test]
+fn half_a_spare_never_becomes_a_journal_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let half = dir.path().join("journal.spare-0000000000000001");
+    fs::write(&half, vec![0; 1 << 20]).unwrap();
+    let journal = start(dir.path(), 0);
+    append(&journal, &[1; 16]);
+    journal.flush(Lsn(1)).unwrap();
+    drop(journal);
+    assert_eq!(replay(dir.path(), &BOOT, 0).unwrap().1, Lsn(1));
+    assert!(!half.exists());
+}

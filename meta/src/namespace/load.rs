@@ -199,20 +199,16 @@ impl Namespace {
     /// # Errors
     /// `Damaged` when the extent is unknown although a file names it.
     pub fn location(&self, extent: ExtentId) -> Result<Arc<Location>> {
-        if let Some(found) = self.cache.location(extent) {
-            return Ok(found);
-        }
-        let found = match self.overlay.location(extent) {
-            Some(found) => Some(found),
-            None => self
-                .readers
-                .with(|c| read::location(c, extent))?
-                .map(Arc::new),
-        };
-        let found = found
-            .ok_or_else(|| MetaError::damaged("location table", format!("{extent} is missing")))?;
-        self.cache.put_location(extent, Arc::clone(&found));
-        Ok(found)
+        let found = self
+            .cache
+            .location_or(extent, || match self.overlay.location(extent) {
+                Some(found) => Ok(Some(found)),
+                None => Ok(self
+                    .readers
+                    .with(|c| read::location(c, extent))?
+                    .map(Arc::new)),
+            })?;
+        found.ok_or_else(|| MetaError::damaged("location table", format!("{extent} is missing")))
     }
 
     /// Forgets a remembered location that turned out to be stale: the next call asks the tables again.

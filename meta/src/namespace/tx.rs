@@ -45,7 +45,8 @@ impl Namespace {
     pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
         self.check_writable()?;
         self.wait_for_room()?;
-        let pass = self.gate.read();
+        let pass = self.gate.try_read_for(CAP_WAIT);
+        let pass = pass.ok_or(MetaError::Overloaded(CAP_WAIT.as_secs()))?;
         let state = self.commit.lock();
         Ok(Tx {
             ns: self,
@@ -69,7 +70,7 @@ impl Namespace {
         while !self.has_room() {
             self.checkpointer.nudge();
             self.check_writable()?;
-            if bell.wait_until(&mut guard, deadline).timed_out() {
+            if bell.wait_until(&mut guard, deadline).timed_out() && !self.has_room() {
                 return Err(MetaError::Overloaded(CAP_WAIT.as_secs()));
             }
         }

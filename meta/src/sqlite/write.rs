@@ -185,11 +185,11 @@ fn attributes(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
 }
 
 /// Records that extents lie in a pack now and that others are dead, in one transaction. Extents that died meanwhile
-/// stay dead: only rows that still name a segment are moved.
+/// stay dead: only rows that still name a segment are moved, and only if they still have the length that was packed.
 pub(crate) fn move_extents(
     c: &mut Connection,
     pack: Option<&PackRow>,
-    moved: &[(ExtentId, u64)],
+    moved: &[(ExtentId, u64, u64)],
     dead: &[ExtentId],
 ) -> Sql<()> {
     let t = c.transaction()?;
@@ -205,15 +205,16 @@ pub(crate) fn move_extents(
             signed(pack.extents),
             signed(pack.made_ms)
         ])?;
-        for (extent, offset) in moved {
+        for (extent, offset, len) in moved {
             t.prepare_cached(
                 "UPDATE location SET segment = NULL, pack = ?2, offset = ?3, sums = NULL \
-                 WHERE extent = ?1 AND segment IS NOT NULL",
+                 WHERE extent = ?1 AND segment IS NOT NULL AND len = ?4",
             )?
             .execute(params![
                 signed(extent.0),
                 signed(pack.pack),
-                signed(*offset)
+                signed(*offset),
+                signed(*len)
             ])?;
         }
     }
