@@ -207,6 +207,9 @@ fn run(
         };
         match request {
             Err(RecvTimeoutError::Timeout) | Ok(Request::Nudge) => {
+                if ns.reserve.is_used() {
+                    ns.reserve.take();
+                }
                 if let Err(error) = checkpoint(&ns, &mut connection) {
                     tracing::error!(%error, "checkpoint failed; the journal keeps what is missing");
                     drop(ns);
@@ -246,7 +249,14 @@ fn checkpoint_upto(ns: &Namespace, connection: &mut Connection, lsn: Lsn) -> Res
 /// Brings one generation into SQLite. Returns whether there was one. Whoever waits for room looks again, whatever came
 /// of it.
 fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
-    let result = write_generation(ns, connection);
+    let mut result = write_generation(ns, connection);
+    if matches!(result, Err(MetaError::NoSpace)) && ns.reserve.give_up() {
+        tracing::warn!("the local disk is full: used the reserve for one more checkpoint");
+        result = write_generation(ns, connection);
+    }
+    if matches!(result, Ok(true)) {
+        ns.reserve.take();
+    }
     if let Err(MetaError::Sqlite(error)) = &result
         && is_failed_sync(error)
     {

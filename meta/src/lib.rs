@@ -16,6 +16,7 @@ mod ids;
 mod journal;
 mod namespace;
 mod overlay;
+mod reserve;
 mod rows;
 mod settings;
 mod sqlite;
@@ -34,4 +35,4 @@ pub use namespace::{
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings};
-pub use sqlite::{PackRow, SCHEMA_VERSION, database_names_segments, forget_segments};
+pub use sqlite::{PackRow, SCHEMA_VERSION, extents_in_segments, forget_segments};

@@ -16,6 +16,7 @@ use crate::ids::{ExtentId, Lsn, ROOT_INO};
 use crate::journal::{Inherited, Journal, Record};
 use crate::namespace::{CommitState, Namespace};
 use crate::overlay::Overlay;
+use crate::reserve::Reserve;
 use crate::rows::Location;
 use crate::settings::{DataBarrier, MetaSettings};
 use crate::sqlite::open::{self, Readers, named};
@@ -74,6 +75,7 @@ impl Namespace {
             inodes: AtomicI64::new(inodes as i64),
             bytes: AtomicI64::new(bytes as i64),
             read_only: Mutex::new(None),
+            reserve: Reserve::new(&settings.dir),
             gate: RwLock::new(()),
             settings,
         });

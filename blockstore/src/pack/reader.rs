@@ -129,7 +129,20 @@ impl Packs {
     /// [`Error::Unavailable`] at the deadline, [`Error::PackNotFound`], [`Error::DamagedPack`],
     /// [`Error::OutOfRange`], [`Error::Store`], [`Error::Io`].
     pub fn read(&self, id: PackId, offset: u64, len: usize) -> Result<Bytes> {
-        let deadline = Instant::now() + self.config.read_deadline;
+        self.read_until(id, offset, len, Instant::now() + self.config.read_deadline)
+    }
+
+    /// The same with a deadline of one's own.
+    ///
+    /// # Errors
+    /// As [`Packs::read`].
+    pub fn read_until(
+        &self,
+        id: PackId,
+        offset: u64,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Bytes> {
         let read = self.assemble(id, offset, len, Reach::Store(deadline))?;
         read.ok_or(Error::PackNotFound(id))
     }

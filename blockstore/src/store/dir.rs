@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ pub struct DirStore {
 struct Root {
     path: PathBuf,
     temps: Temps,
+    /// Device and inode of the directory since it was first seen.
+    identity: OnceLock<(u64, u64)>,
 }
 
 impl DirStore {
@@ -71,7 +73,9 @@ impl DirStore {
         let root = Root {
             path,
             temps: Temps::default(),
+            identity: OnceLock::new(),
         };
+        root.check_identity()?;
         Ok(Self {
             root: Arc::new(root),
         })
@@ -89,7 +93,11 @@ impl DirStore {
         work: impl FnOnce(&Root) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let root = Arc::clone(&self.root);
-        let joined = tokio::task::spawn_blocking(move || work(&root)).await;
+        let joined = tokio::task::spawn_blocking(move || {
+            root.check_identity()?;
+            work(&root)
+        })
+        .await;
         joined.unwrap_or_else(|error| {
             Err(StoreError::Unavailable {
                 what: format!("the request was abandoned: {error}"),
@@ -99,6 +107,35 @@ impl DirStore {
 }
 
 impl Root {
+    /// What was below a mount that went away is not this store: its objects would be missing, and new ones lost when
+    /// the mount comes back.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let gone = |why: &str| StoreError::Unavailable {
+            what: format!("{} {why}: is it mounted?", self.path.display()),
+        };
+        let info = match std::fs::metadata(&self.path) {
+            Ok(info) => info,
+            // Nothing was ever put into it.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.identity.get().is_none() =>
+            {
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone("is gone")),
+            Err(error) => {
+                return Err(StoreError::io(&format!("look at {}", self.path.display()))(
+                    error,
+                ));
+            }
+        };
+        let now = (info.dev(), info.ino());
+        match *self.identity.get_or_init(|| now) == now {
+            true => Ok(()),
+            false => Err(gone("is another directory than before")),
+        }
+    }
+
     fn read(&self, key: &str) -> Result<(Bytes, File), StoreError> {
         let path = self.path.join(key);
         let read = || -> io::Result<(Bytes, File)> {

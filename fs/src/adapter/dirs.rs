@@ -92,13 +92,16 @@ impl Adapter {
                 if counted {
                     self.engine.retain(entry.ino, 1);
                 }
-                let ttl = &self.manners.attr_timeout.min(self.manners.entry_timeout);
+                let ttl = self
+                    .manners
+                    .attr_timeout(&attr)
+                    .min(self.manners.entry_timeout);
                 let shown = convert::attr(&attr);
                 let full = reply.add(
                     shown.ino,
                     entry.cookie,
                     name(entry),
-                    ttl,
+                    &ttl,
                     &shown,
                     GENERATION,
                 );

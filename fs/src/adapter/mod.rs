@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use fuser::{Errno, FileAttr, Generation};
 
-use crate::engine::{Attr, Engine};
+use crate::engine::{Attr, Engine, Kind};
 use crate::error::FsError;
 
 pub use mount::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 
-use pool::Pool;
+use pool::Pools;
 
 /// What the kernel may keep without asking, and what it is told not to ask.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ struct Manners {
 /// The file system fuser drives.
 struct Adapter {
     engine: Arc<Engine>,
-    pool: Pool,
+    pools: Pools,
     manners: Manners,
 }
 
@@ -53,6 +53,26 @@ fn errno(operation: &str, error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
 }
 
+impl Manners {
+    /// How long the kernel may keep the attributes of an inode.
+    ///
+    /// A write takes set-id bits away here, and the kernel does not look for that: it must not execute a file by what
+    /// it remembers of them.
+    fn attr_timeout(&self, attr: &Attr) -> Duration {
+        const SET_ID: u32 = 0o6000;
+        match attr.kind == Kind::File && attr.mode & SET_ID != 0 {
+            true => Duration::ZERO,
+            false => self.attr_timeout,
+        }
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        self.engine.serve(false);
+    }
+}
+
 impl Adapter {
     /// Answers a request that made or found an entry: the kernel holds the inode from now on.
     fn entry(&self, operation: &str, result: Result<Attr, FsError>, reply: fuser::ReplyEntry) {
@@ -62,7 +82,7 @@ impl Adapter {
                 let manners = &self.manners;
                 let shown: FileAttr = convert::attr(&attr);
                 reply.entry_with_ttls(
-                    &manners.attr_timeout,
+                    &manners.attr_timeout(&attr),
                     &manners.entry_timeout,
                     &shown,
                     GENERATION,
@@ -74,7 +94,7 @@ impl Adapter {
 
     fn attr(&self, operation: &str, result: Result<Attr, FsError>, reply: fuser::ReplyAttr) {
         match result {
-            Ok(attr) => reply.attr(&self.manners.attr_timeout, &convert::attr(&attr)),
+            Ok(attr) => reply.attr(&self.manners.attr_timeout(&attr), &convert::attr(&attr)),
             Err(error) => reply.error(errno(operation, &error)),
         }
     }

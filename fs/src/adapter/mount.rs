@@ -16,7 +16,7 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::pool::Pool;
+use super::pool::Pools;
 use super::{Adapter, Manners};
 use crate::volume::Volume;
 
@@ -135,7 +135,7 @@ impl FuseMount {
     pub fn mount(volume: Arc<Volume>, settings: FuseSettings) -> Result<Self, MountError> {
         let adapter = Adapter {
             engine: Arc::clone(volume.engine()),
-            pool: Pool::start()?,
+            pools: Pools::start()?,
             manners: Manners {
                 attr_timeout: settings.attr_timeout,
                 entry_timeout: settings.entry_timeout,
@@ -148,6 +148,7 @@ impl FuseMount {
                 max_readahead: settings.max_readahead,
             },
         };
+        volume.engine().serve(true);
         let is_root = rustix::process::geteuid().is_root();
         let session = if is_root {
             mount_directly(adapter, &settings)?

@@ -292,7 +292,10 @@ impl Filesystem for Adapter {
         ) {
             Ok(attr) => {
                 self.engine.retain(attr.ino, 1);
-                let ttl = self.manners.attr_timeout.min(self.manners.entry_timeout);
+                let ttl = self
+                    .manners
+                    .attr_timeout(&attr)
+                    .min(self.manners.entry_timeout);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 reply.created(
                     &ttl,
@@ -321,11 +324,14 @@ impl Filesystem for Adapter {
         match self.engine.read_local(node, offset, len) {
             Ok(Some(bytes)) => reply.data(&bytes),
             Ok(None) => {
-                let engine = Arc::clone(&self.engine);
-                self.pool.run(move || match engine.read(node, offset, len) {
-                    Ok(bytes) => reply.data(&bytes),
-                    Err(error) => reply.error(errno("read", &error)),
-                });
+                // From now on, whenever a thread is free: waiting for one is waiting too.
+                let (engine, until) = (Arc::clone(&self.engine), self.engine.read_deadline());
+                self.pools
+                    .reads
+                    .run(move || match engine.read_until(node, offset, len, until) {
+                        Ok(bytes) => reply.data(&bytes),
+                        Err(error) => reply.error(errno("read", &error)),
+                    });
             }
             Err(error) => reply.error(errno("read", &error)),
         }
@@ -343,11 +349,22 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.engine.write(ino(node), offset, data, kill) {
+        let (node, kill) = (
+            ino(node),
+            write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        );
+        let answer = |result: Result<usize, FsError>, reply: ReplyWrite| match result {
             Ok(written) => reply.written(written as u32),
             Err(error) => reply.error(errno("write", &error)),
+        };
+        if !self.engine.would_wait(data.len()) {
+            return answer(self.engine.write(node, offset, data, kill), reply);
         }
+        // Who waits for room does not keep everybody else from the file system.
+        let (engine, data) = (Arc::clone(&self.engine), data.to_vec());
+        self.pools
+            .writes
+            .run(move || answer(engine.write(node, offset, &data, kill), reply));
     }
 
     fn flush(
@@ -371,7 +388,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (engine, node) = (Arc::clone(&self.engine), ino(node));
-        self.pool
+        self.pools
+            .flushes
             .run(move || empty("fsync", engine.fsync(node, datasync), reply));
     }
 

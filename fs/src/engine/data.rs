@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use weldrfs_blockstore::{
     Appended, BLOCK_BYTES, Error as BytesError, SegmentId, block_sums, extend_sums, verify_sums,
 };
-use weldrfs_meta::{FallocMode, Ino, Location, Piece, Place, SeekTo, WriteAt};
+use weldrfs_meta::{FallocMode, Ino, Location, MetaError, Piece, Place, SeekTo, WriteAt};
 
 use super::{Engine, HOPELESS_WAIT, Result, STAGING_WAIT, zeros};
 use crate::error::FsError;
@@ -24,8 +24,16 @@ impl Engine {
     /// # Errors
     /// `EIO` for damage, `ETIMEDOUT` when the store does not answer, `EISDIR`, `EINVAL`.
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
-        self.read_within(ino, offset, len, true)
-            .map(Option::unwrap_or_default)
+        self.read_until(ino, offset, len, self.read_deadline())
+    }
+
+    /// The same with a deadline of one's own.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn read_until(&self, ino: Ino, offset: u64, len: usize, until: Instant) -> Result<Bytes> {
+        let read = self.read_within(ino, offset, len, Some(until));
+        read.map(Option::unwrap_or_default)
     }
 
     /// The same without ever waiting for the store: `None` when that would be needed.
@@ -33,22 +41,30 @@ impl Engine {
     /// # Errors
     /// As [`Engine::read`].
     pub fn read_local(&self, ino: Ino, offset: u64, len: usize) -> Result<Option<Bytes>> {
-        self.read_within(ino, offset, len, false)
+        self.read_within(ino, offset, len, None)
     }
 
-    fn read_within(&self, ino: Ino, offset: u64, len: usize, wait: bool) -> Result<Option<Bytes>> {
-        let (mut size, mut pieces) = self.ns.map(ino, offset, len as u64)?;
+    fn read_within(
+        &self,
+        ino: Ino,
+        offset: u64,
+        len: usize,
+        until: Option<Instant>,
+    ) -> Result<Option<Bytes>> {
+        let mut tries = 0;
         loop {
+            let (size, pieces) = self.ns.map(ino, offset, len as u64)?;
             let wanted = (size.saturating_sub(offset)).min(len as u64) as usize;
             self.read_ahead(ino, offset, wanted as u64, &pieces);
-            let read = self.read_pieces(offset, wanted, &pieces, wait);
-            let Err(error) = read else { return read };
-            // An extent may die while another one is fetched: the file has other bytes there by now.
-            let (size_now, pieces_now) = self.ns.map(ino, offset, len as u64)?;
-            if pieces_now == pieces {
-                return Err(error);
+            let read = self.read_pieces(offset, wanted, &pieces, until);
+            tries += 1;
+            match read {
+                // An extent may die while another one is fetched: the file has other bytes there by now.
+                Err(FsError::Damaged(_) | FsError::Meta(MetaError::Damaged { .. }))
+                    if tries < MOVED_TRIES && self.ns.map(ino, offset, len as u64)?.1 != pieces => {
+                }
+                other => return other,
             }
-            (size, pieces) = (size_now, pieces_now);
         }
     }
 
@@ -57,16 +73,16 @@ impl Engine {
         offset: u64,
         len: usize,
         pieces: &[Piece],
-        wait: bool,
+        until: Option<Instant>,
     ) -> Result<Option<Bytes>> {
         match pieces {
             [] => return Ok(Some(zeros(len))),
-            [one] if one.len == len as u64 => return self.read_piece(one, wait),
+            [one] if one.len == len as u64 => return self.read_piece(one, until),
             _ => {}
         }
         let mut out = BytesMut::zeroed(len);
         for piece in pieces {
-            let Some(bytes) = self.read_piece(piece, wait)? else {
+            let Some(bytes) = self.read_piece(piece, until)? else {
                 return Ok(None);
             };
             let at = (piece.offset - offset) as usize;
@@ -75,7 +91,11 @@ impl Engine {
         Ok(Some(out.freeze()))
     }
 
-    pub(crate) fn read_piece(&self, piece: &Piece, wait: bool) -> Result<Option<Bytes>> {
+    pub(crate) fn read_piece(
+        &self,
+        piece: &Piece,
+        until: Option<Instant>,
+    ) -> Result<Option<Bytes>> {
         for _ in 0..MOVED_TRIES {
             let location = self.ns.location(piece.extent)?;
             if piece.extent_offset + piece.len > location.len {
@@ -91,7 +111,7 @@ impl Engine {
                         other => return other.map(Some),
                     }
                 }
-                Place::Pack { pack, offset } => return self.read_pack(piece, pack, offset, wait),
+                Place::Pack { pack, offset } => return self.read_pack(piece, pack, offset, until),
             }
         }
         Err(FsError::Damaged(format!(
@@ -105,7 +125,7 @@ impl Engine {
         piece: &Piece,
         pack: u64,
         offset: u64,
-        wait: bool,
+        until: Option<Instant>,
     ) -> Result<Option<Bytes>> {
         let id = self.pack_ids.read().get(&pack).copied();
         let id = id.ok_or_else(|| {
@@ -115,9 +135,9 @@ impl Engine {
             ))
         })?;
         let (at, len) = (offset + piece.extent_offset, piece.len as usize);
-        match wait {
-            true => Ok(Some(self.packs.read(id, at, len)?)),
-            false => Ok(self.packs.read_cached(id, at, len)?),
+        match until {
+            Some(until) => Ok(Some(self.packs.read_until(id, at, len, until)?)),
+            None => Ok(self.packs.read_cached(id, at, len)?),
         }
     }
 
@@ -192,9 +212,21 @@ impl Engine {
                 Err(BytesError::StagingFull { .. }) if self.worth_waiting(began) => {
                     std::thread::sleep(STAGING_POLL);
                 }
+                Err(error) if error.is_disk_full() && self.worth_waiting(began) => {
+                    // What the store has too is only in the way now.
+                    self.packs.evict_all();
+                    let _ = self.segments.drop_spares();
+                    std::thread::sleep(STAGING_POLL);
+                }
                 other => return Ok(other?),
             }
         }
+    }
+
+    /// Whether a write of `len` bytes would have to wait for staging or for a checkpoint.
+    pub fn would_wait(&self, len: usize) -> bool {
+        self.segments.staged_bytes().saturating_add(len as u64) > self.staging_limit_bytes
+            || !self.ns.has_room()
     }
 
     fn worth_waiting(&self, began: Instant) -> bool {

@@ -6,8 +6,9 @@ mod data;
 mod lookups;
 mod names;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -43,9 +44,15 @@ pub struct Engine {
     pub(crate) pack_ids: RwLock<FxHashMap<u64, PackId>>,
     pub(crate) clock: Arc<dyn Clock>,
     lookups: Lookups,
+    /// Sessions that serve the kernel.
+    sessions: AtomicUsize,
     positions: ahead::Positions,
     /// Wakes whoever empties staging, and says whether that is going well.
     pressure: OnceLock<Pressure>,
+    /// Where appends have to wait, bytes.
+    pub(crate) staging_limit_bytes: u64,
+    /// How long a read waits for the store.
+    pub(crate) read_deadline: Duration,
     /// A folder of the file system that bounds what can be stored.
     pub(crate) space: std::path::PathBuf,
 }
@@ -65,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) packs: Arc<Packs>,
     pub(crate) pack_ids: FxHashMap<u64, PackId>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) read_deadline: Duration,
+    pub(crate) staging_limit_bytes: u64,
     pub(crate) space: std::path::PathBuf,
 }
 
@@ -76,6 +85,8 @@ impl Engine {
             packs,
             pack_ids,
             clock,
+            read_deadline,
+            staging_limit_bytes,
             space,
         } = parts;
         let pack_ids = RwLock::new(pack_ids);
@@ -85,17 +96,38 @@ impl Engine {
             packs,
             pack_ids,
             clock,
+            read_deadline,
+            staging_limit_bytes,
             lookups: Lookups::default(),
+            sessions: AtomicUsize::new(0),
             positions: ahead::Positions::default(),
             pressure: OnceLock::new(),
             space,
         }
     }
 
+    /// When a read that begins now has waited long enough for the store.
+    pub fn read_deadline(&self) -> Instant {
+        Instant::now() + self.read_deadline
+    }
+
     /// Says how staging gets emptied. Until then, and without it, nobody waits for that.
     pub(crate) fn set_pressure(&self, pressure: Pressure) {
         // A second one would be a second packer, which there is not.
         let _ = self.pressure.set(pressure);
+    }
+
+    /// Counts sessions that serve the kernel: `true` begins one, `false` ends it.
+    pub(crate) fn serve(&self, begins: bool) {
+        match begins {
+            true => self.sessions.fetch_add(1, Ordering::AcqRel),
+            false => self.sessions.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether the kernel may still send requests.
+    pub(crate) fn is_served(&self) -> bool {
+        self.sessions.load(Ordering::Acquire) > 0
     }
 
     fn now_ns(&self) -> i64 {

@@ -37,6 +37,11 @@ impl Lineage {
         all.any(|head| head == snapshot)
     }
 
+    /// Whether a head of this state was ever seen in the store.
+    pub(super) fn has_published(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
     /// Notes a head, durably, before it is put: whether that succeeds may never be known.
     pub(super) fn attempt(state: &Path, snapshot: &str) -> io::Result<()> {
         let mut lineage = Self::read(state)?;

@@ -83,6 +83,9 @@ pub struct Volume {
     pub(crate) publishing: Mutex<()>,
     pub(crate) behind_since: Mutex<Option<Instant>>,
     pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
+    pub(crate) read_only: bool,
+    /// The store ignores conditions, and was mounted all the same: none is put on the head.
+    pub(crate) unconditional: bool,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,
 }
@@ -135,14 +138,15 @@ impl Volume {
         if self.locks.lock().is_none() {
             return Ok(());
         }
-        if self.engine.ns.read_only().is_none()
+        if !self.read_only
+            && self.engine.ns.read_only().is_none()
             && let Err(error) = self.sync(CLOSE_UPLOAD)
         {
             tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
         }
         self.stop_workers();
         let closed = self.engine.ns.close();
-        *self.locks.lock() = None;
+        self.give_locks_back();
         Ok(closed?)
     }
 
@@ -154,6 +158,15 @@ impl Volume {
         self.stop_workers();
         self.engine.ns.abandon();
         *self.locks.lock() = None;
+    }
+
+    /// While the kernel may still send requests nobody else may have the volume: the locks then end with the process.
+    fn give_locks_back(&self) {
+        let locks = self.locks.lock().take();
+        if self.engine.is_served() {
+            tracing::warn!("the mount was cut off; its locks are held until the process ends");
+            std::mem::forget(locks);
+        }
     }
 
     fn stop_workers(&self) {

@@ -121,6 +121,9 @@ impl Volume {
             publishing: Mutex::new(()),
             behind_since: Mutex::new(None),
             last_error,
+            read_only: config.read_only,
+            // A directory always keeps its conditions.
+            unconditional: config.trust_store && config.source.directory().is_none(),
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
         });
@@ -282,6 +285,8 @@ fn open_parts(
         packs: Arc::new(packs),
         pack_ids,
         clock,
+        read_deadline: config.read_deadline,
+        staging_limit_bytes,
         // What a bucket holds has no end; what limits a mount of it is the local disk.
         space: config
             .source

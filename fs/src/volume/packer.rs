@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::JoinHandle;
 use weldrfs_blockstore::{PackBuilder, PackId, PackSettings, SegmentId};
 use weldrfs_meta::{ExtentId, PackRow, Pause, Piece};
@@ -22,8 +22,8 @@ use crate::error::FsError;
 const REST: Duration = Duration::from_secs(10);
 /// Above this share of the staging limit nothing rests.
 const PRESSURE: f64 = 0.5;
-/// Most uncompressed bytes that are packed in one round before the next look at the queue.
-const ROUND_BYTES: u64 = 256 << 20;
+/// Segments that are packed in one go before the next look at the queue.
+const SEGMENTS_A_ROUND: usize = 4;
 
 /// How long one pack may take to go up, all attempts together.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(300);
@@ -50,8 +50,8 @@ struct Making {
 enum Dead {
     /// Their rows go with the segment.
     Drop,
-    /// They stay for the round that releases the segment. Programs are held back meanwhile, so there is a deadline.
-    Keep(Instant),
+    /// They stay for the round that releases the segment.
+    Keep,
 }
 
 /// A pack on its way to the store.
@@ -79,6 +79,9 @@ pub(crate) struct PackPlan {
     pub(crate) max_uploads: usize,
 }
 
+/// The right to pack.
+pub(crate) struct Turn<'a>(MutexGuard<'a, SmallRng>);
+
 /// See the module.
 pub(crate) struct Packer {
     engine: Arc<Engine>,
@@ -90,6 +93,10 @@ pub(crate) struct Packer {
     /// When a sealed segment was first seen.
     seen: Mutex<FxHashMap<SegmentId, Instant>>,
     next_pack: AtomicU64,
+    /// When dead segments were last looked for while packing fails.
+    last_dead: Mutex<Instant>,
+    /// Extents that cannot be read.
+    damaged: Mutex<FxHashSet<ExtentId>>,
     /// Set while the last attempt was a failure.
     failing: Mutex<Option<Failing>>,
     /// When the segment that is written to was first seen with this many bytes.
@@ -111,6 +118,8 @@ impl Packer {
             plan,
             turn: Mutex::new(SmallRng::seed_from_u64(seed)),
             seen: Mutex::default(),
+            last_dead: Mutex::new(Instant::now()),
+            damaged: Mutex::default(),
             failing: Mutex::default(),
             next_pack: AtomicU64::new(last + 1),
             active: Mutex::new((0, Instant::now())),
@@ -143,9 +152,15 @@ impl Packer {
                 .collect()
         };
         if !self.may_try(now) {
+            let mut last = self.last_dead.lock();
+            if now.duration_since(*last) < FIRST_PAUSE {
+                return Ok(());
+            }
+            *last = now;
             return self.release_dead(&ready);
         }
-        let packed = self.pack(&ready, || stop.stopping());
+        let some = &ready[..ready.len().min(SEGMENTS_A_ROUND)];
+        let packed = self.pack(some, None, || stop.stopping());
         self.note(&packed);
         packed
     }
@@ -204,28 +219,46 @@ impl Packer {
         self.engine.segments.seal_active();
         let segments = &self.engine.segments;
         let all: Vec<SegmentId> = segments.sealed().iter().map(|s| s.id).collect();
-        let left = || -> Vec<SegmentId> {
-            let there = all.iter().filter(|id| segments.exists(**id));
-            there.copied().collect()
-        };
-        let mut waiting = left();
-        while !waiting.is_empty() && Instant::now() < deadline {
-            self.pack(&waiting, || Instant::now() >= deadline)?;
-            waiting = left();
+        for some in all.chunks(SEGMENTS_A_ROUND) {
+            let there: Vec<SegmentId> = some
+                .iter()
+                .filter(|id| segments.exists(**id))
+                .copied()
+                .collect();
+            if Instant::now() >= deadline {
+                return Err(FsError::Late(
+                    "the store is too slow; what is missing goes up later",
+                ));
+            }
+            self.pack(&there, Some(deadline), || Instant::now() >= deadline)?;
         }
         Ok(())
     }
 
+    /// Waits until nobody packs, and keeps it so. Taken before mutations are held back, not while they are.
+    pub(crate) fn turn(&self, until: Instant) -> Option<Turn<'_>> {
+        self.turn.try_lock_until(until).map(Turn)
+    }
+
     /// Packs every live extent there is, while mutations are held back. Those that wait have appended already and will
     /// name their bytes later, so no segment is released here.
-    pub(crate) fn pack_paused(&self, _paused: &Pause<'_>, until: Instant) -> Result<(), FsError> {
-        let mut rng = self.turn.lock();
+    pub(crate) fn pack_paused(
+        &self,
+        turn: &mut Turn<'_>,
+        _paused: &Pause<'_>,
+        until: Instant,
+    ) -> Result<(), FsError> {
         let ns = &self.engine.ns;
         ns.checkpoint(ns.acknowledged())?;
         let mut round = Round::default();
         let packed = ns.segments()?.into_iter().try_for_each(|id| {
-            self.pack_segment(SegmentId(id), &mut round, &mut rng, Dead::Keep(until))
-                .map(drop)
+            self.pack_segment(
+                SegmentId(id),
+                &mut round,
+                &mut turn.0,
+                Dead::Keep,
+                Some(until),
+            )
         });
         self.finish(round, packed, Some(until))
     }
@@ -240,7 +273,12 @@ impl Packer {
         staged > 0 && active.1.elapsed() >= self.rest()
     }
 
-    fn pack(&self, ids: &[SegmentId], enough: impl Fn() -> bool) -> Result<(), FsError> {
+    fn pack(
+        &self,
+        ids: &[SegmentId],
+        until: Option<Instant>,
+        enough: impl Fn() -> bool,
+    ) -> Result<(), FsError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -252,45 +290,57 @@ impl Packer {
         let mut round = Round::default();
         let mut packed = Ok(());
         let mut emptied = Vec::new();
-        let mut bytes = 0;
         for id in ids {
-            if enough() || bytes > ROUND_BYTES {
+            if enough() {
                 break;
             }
             if !self.engine.segments.exists(*id) {
                 continue;
             }
-            match self.pack_segment(*id, &mut round, &mut rng, Dead::Drop) {
-                Ok(more) => bytes += more,
-                Err(error) => {
-                    packed = Err(error);
-                    break;
-                }
+            packed = self.pack_segment(*id, &mut round, &mut rng, Dead::Drop, until);
+            if packed.is_err() {
+                break;
             }
             emptied.push(*id);
         }
-        self.finish(round, packed, None)?;
+        self.finish(round, packed, until)?;
         for id in emptied {
-            self.engine.segments.release(id)?;
-            self.seen.lock().remove(&id);
+            // What could not be read, or was not moved for whatever reason, keeps its segment.
+            if self.is_dead(id)? {
+                self.engine.segments.release(id)?;
+                self.seen.lock().remove(&id);
+            }
         }
         Ok(())
     }
 
-    /// Puts the live extents of a segment into packs. Returns how many bytes that were.
+    fn is_dead(&self, id: SegmentId) -> Result<bool, FsError> {
+        let extents = self.engine.ns.segment_extents(id.0)?;
+        Ok(!extents.iter().any(|(_, _, live)| *live))
+    }
+
+    /// One damaged extent must not keep everything else from the store.
+    fn note_damaged(&self, extent: ExtentId, what: &str) {
+        if self.damaged.lock().insert(extent) {
+            tracing::error!(what, "damaged data is not uploaded; reading it is an error");
+        }
+    }
+
+    /// The extents that were found damaged and stay where they are.
+    pub(crate) fn damaged(&self) -> FxHashSet<ExtentId> {
+        self.damaged.lock().clone()
+    }
+
+    /// Puts the live extents of a segment into packs, in time if there is a limit.
     fn pack_segment(
         &self,
         id: SegmentId,
         round: &mut Round,
         rng: &mut SmallRng,
         fate: Dead,
-    ) -> Result<u64, FsError> {
-        let mut bytes = 0;
+        until: Option<Instant>,
+    ) -> Result<(), FsError> {
         let mut dead = Vec::new();
-        let until = match fate {
-            Dead::Drop => None,
-            Dead::Keep(until) => Some(until),
-        };
         for (extent, location, live) in self.engine.ns.segment_extents(id.0)? {
             if !live {
                 dead.push(extent);
@@ -302,7 +352,22 @@ impl Packer {
                 extent,
                 extent_offset: 0,
             };
-            let data = self.engine.read_piece(&whole, true)?.unwrap_or_default();
+            let data = match self
+                .engine
+                .read_piece(&whole, Some(self.engine.read_deadline()))
+            {
+                Ok(data) => data.unwrap_or_default(),
+                Err(FsError::Damaged(what)) => {
+                    self.note_damaged(extent, &what);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(FsError::Late(
+                    "packing took too long; the rest goes up later",
+                ));
+            }
             if round
                 .making
                 .as_ref()
@@ -320,12 +385,11 @@ impl Packer {
             });
             let offset = current.builder.push(extent.0, &data);
             current.moved.push((extent, offset, data.len() as u64));
-            bytes += data.len() as u64;
         }
         if fate == Dead::Drop && !dead.is_empty() {
             self.engine.ns.move_extents(None, Vec::new(), dead)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Begins to upload the pack that was filled, with a deadline; first waits for the oldest when as many as allowed are

@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition};
-use weldrfs_meta::Lsn;
+use weldrfs_meta::{Lsn, MetaError};
 
 use super::figures::SyncReport;
 use super::layout::Folders;
@@ -28,6 +28,8 @@ pub(super) const HEAD_KEY: &str = "head.json";
 const ZSTD_LEVEL: i32 = 3;
 /// Rounds of packing in one sync; each takes what came during the one before.
 const SYNC_ROUNDS: usize = 3;
+/// How long the occasional publication may take before it leaves the rest to the next one.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a sync waits for the mutations under way before it holds back new ones.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it holds back new ones at most.
@@ -161,8 +163,14 @@ impl Volume {
     pub fn sync(&self, deadline: Duration) -> Result<SyncReport, FsError> {
         let started = Instant::now();
         let upto = self.engine.ns.acknowledged().0;
+        if self.read_only {
+            return Err(FsError::Meta(MetaError::ReadOnly(
+                "nothing is published from a read-only mount".into(),
+            )));
+        }
         if self.in_store.load(Ordering::Acquire) < upto {
-            let _one = self.publishing.lock();
+            let one = self.publishing.try_lock_until(started + deadline);
+            let _one = one.ok_or(FsError::Late("another sync is still under way"))?;
             if self.in_store.load(Ordering::Acquire) < upto {
                 self.publish(started + deadline)?;
             }
@@ -177,7 +185,7 @@ impl Volume {
     /// The occasional publication.
     pub(super) fn publish_if_changed(&self) {
         if self.in_store.load(Ordering::Acquire) < self.engine.ns.acknowledged().0
-            && let Err(error) = self.sync(Duration::from_secs(600))
+            && let Err(error) = self.sync(PUBLISH_DEADLINE)
         {
             note_trouble(
                 &self.last_error,
@@ -200,14 +208,13 @@ impl Volume {
     fn publish_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
         let lsn = self.consistent_copy(copy, deadline)?;
-        let database = fs::read(copy).map_err(io)?;
-        let compressed = zstd::bulk::compress(&database, ZSTD_LEVEL).map_err(io)?;
+        let (compressed, snapshot_bytes) = compress(copy).map_err(io)?;
         let nonce: u64 = SmallRng::from_os_rng().random();
         let head = Head {
             version: super::layout::FORMAT_VERSION,
             lsn: lsn.0,
             snapshot: format!("meta/{:016x}-{nonce:016x}.db.zst", lsn.0),
-            snapshot_bytes: database.len() as u64,
+            snapshot_bytes,
             snapshot_crc32c: crc32c::crc32c(&compressed),
             created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
         };
@@ -243,33 +250,46 @@ impl Volume {
         if Instant::now() >= deadline {
             return Err(late());
         }
+        let mut turn = self.packer.turn(deadline).ok_or_else(late)?;
         let pause = self.engine.ns.pause(PAUSE_PATIENCE).ok_or_else(late)?;
         let until = deadline.min(Instant::now() + LONGEST_PAUSE);
-        self.packer.pack_paused(&pause, until)?;
+        self.packer.pack_paused(&mut turn, &pause, until)?;
         self.copy_without_segments(copy)?.ok_or_else(late)
     }
 
     fn copy_without_segments(&self, copy: &std::path::Path) -> Result<Option<Lsn>, FsError> {
         let _ = fs::remove_file(copy);
         let lsn = self.engine.ns.copy_database(copy.to_owned())?;
-        Ok((!weldrfs_meta::database_names_segments(copy)?).then_some(lsn))
+        let damaged = self.packer.damaged();
+        let here = weldrfs_meta::extents_in_segments(copy)?;
+        Ok(here
+            .iter()
+            .all(|extent| damaged.contains(extent))
+            .then_some(lsn))
     }
 
     async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), FsError> {
         let io = |error: io::Error| FsError::Meta(error.into());
-        let old = match self.retrying.get(HEAD_KEY, None).await {
-            Ok(object) => serde_json::from_slice::<Head>(&object.bytes).ok(),
-            Err(error) if error.is_not_found() => None,
+        let lineage = Lineage::read(&self.state_dir).map_err(io)?;
+        let (old, condition) = match self.retrying.get(HEAD_KEY, None).await {
+            Ok(object) => {
+                let old = serde_json::from_slice::<Head>(&object.bytes).ok();
+                (old, PutCondition::IfMatch(object.version))
+            }
+            Err(error) if error.is_not_found() => (None, PutCondition::IfAbsent),
             Err(error) => return Err(FsError::Store(error)),
         };
-        if let Some(old) = &old {
-            if !Lineage::read(&self.state_dir)
-                .map_err(io)?
-                .knows(&old.snapshot)
-            {
-                return Err(FsError::Foreign);
+        let condition = match self.unconditional {
+            true => PutCondition::Always,
+            false => condition,
+        };
+        match &old {
+            Some(old) if lineage.knows(&old.snapshot) => {
+                Lineage::confirm(&self.state_dir, &old.snapshot).map_err(io)?;
             }
-            Lineage::confirm(&self.state_dir, &old.snapshot).map_err(io)?;
+            None if lineage.has_published() => return Err(FsError::Foreign),
+            None => {}
+            Some(_) => return Err(FsError::Foreign),
         }
         let copy = Bytes::from(compressed);
         let put = self
@@ -281,9 +301,15 @@ impl Volume {
         Lineage::attempt(&self.state_dir, &head.snapshot).map_err(io)?;
         let put = self
             .retrying
-            .put(HEAD_KEY, Bytes::from(body), PutCondition::Always)
+            .put(HEAD_KEY, Bytes::from(body), condition)
             .await;
-        put.map_err(FsError::Store)?;
+        if let Err(error) = put {
+            // The answer may have been lost, or be that to an earlier attempt of the same put.
+            match read_head(&*self.retrying).await {
+                Ok(Some(now)) if now.snapshot == head.snapshot => {}
+                _ => return Err(FsError::Store(error)),
+            }
+        }
         Lineage::confirm(&self.state_dir, &head.snapshot).map_err(io)?;
         // Only now is the former copy nobody's; one that stays is a few megabytes, and no reason to fail.
         if let Some(old) = old.filter(|old| old.snapshot != head.snapshot)
@@ -293,4 +319,14 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// Compresses a copy of the database as it is read, so that memory holds it only compressed. Returns the bytes
+/// and how many there were before.
+fn compress(copy: &std::path::Path) -> io::Result<(Vec<u8>, u64)> {
+    let plain = fs::File::open(copy)?;
+    let bytes = plain.metadata()?.len();
+    let mut compressed = Vec::new();
+    zstd::stream::copy_encode(plain, &mut compressed, ZSTD_LEVEL)?;
+    Ok((compressed, bytes))
 }

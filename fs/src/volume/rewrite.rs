@@ -50,7 +50,11 @@ fn rewrite_group(engine: &Engine, ino: Ino, group: &[Piece]) -> Result<bool, FsE
     };
     let mut data = Vec::with_capacity((last.end() - first.offset) as usize);
     for piece in group {
-        data.extend_from_slice(&engine.read_piece(piece, true)?.unwrap_or_default());
+        data.extend_from_slice(
+            &engine
+                .read_piece(piece, Some(engine.read_deadline()))?
+                .unwrap_or_default(),
+        );
     }
     let appended = engine.append(&data)?;
     let extend = |sums: &[u32], old_len: u64| extend_sums(sums, old_len, &data);

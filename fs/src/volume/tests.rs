@@ -489,3 +489,89 @@ fn a_volume_whose_place_was_taken_stops_publishing() {
     assert_eq!(std::fs::read_to_string(&head).unwrap(), taken);
     volume.close().unwrap();
 }
+
+#[test]
+fn one_damaged_extent_keeps_nothing_else_from_the_store() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let bad = file(&volume, "bad");
+    volume
+        .engine()
+        .write(bad, 0, &content(1, 100_000), false)
+        .unwrap();
+    volume.engine().fsync(bad, false).unwrap();
+    let state = volume.state_dir().to_owned();
+    let mut segments: Vec<_> = std::fs::read_dir(state.join("segments"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    segments.retain(|p| p.file_name().unwrap().to_str().unwrap().starts_with("seg-"));
+    segments.sort();
+    let segment = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&segments[0])
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&segment, b"damage", 4096 + 50_000).unwrap();
+    for i in 0..20_u64 {
+        let ino = file(&volume, &format!("good{i}"));
+        volume
+            .engine()
+            .write(ino, 0, &content(i, 3000), false)
+            .unwrap();
+    }
+    volume.sync(LONG).unwrap();
+    volume.sync(LONG).unwrap();
+    assert_eq!(
+        volume.engine().read(bad, 0, 100_000).unwrap_err().errno(),
+        libc::EIO
+    );
+    volume.abandon();
+    let other = machine.open("elsewhere");
+    for i in 0..20_u64 {
+        let attr = other
+            .engine()
+            .lookup(ROOT_INO, format!("good{i}").as_bytes())
+            .unwrap();
+        assert_eq!(
+            &other.engine().read(attr.ino, 0, 3000).unwrap()[..],
+            content(i, 3000)
+        );
+    }
+    // Never wrong bytes, never silently gone.
+    let attr = other.engine().lookup(ROOT_INO, b"bad").unwrap();
+    assert_eq!(attr.size, 100_000);
+    assert_eq!(
+        other
+            .engine()
+            .read(attr.ino, 0, 100_000)
+            .unwrap_err()
+            .errno(),
+        libc::EIO
+    );
+    other.close().unwrap();
+}
+
+#[test]
+fn a_store_whose_directory_is_another_one_is_not_written_to() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let ino = file(&volume, "f");
+    volume
+        .engine()
+        .write(ino, 0, &content(1, 5000), false)
+        .unwrap();
+    // As when the file system below goes away: an empty directory is in its place.
+    std::fs::rename(machine.path("store"), machine.path("away")).unwrap();
+    std::fs::create_dir(machine.path("store")).unwrap();
+    assert!(volume.sync(Duration::from_secs(3)).is_err());
+    assert_eq!(std::fs::read_dir(machine.path("store")).unwrap().count(), 0);
+    assert_eq!(
+        &volume.engine().read(ino, 0, 5000).unwrap()[..],
+        content(1, 5000)
+    );
+    std::fs::remove_dir(machine.path("store")).unwrap();
+    std::fs::rename(machine.path("away"), machine.path("store")).unwrap();
+    volume.sync(LONG).unwrap();
+    volume.close().unwrap();
+}

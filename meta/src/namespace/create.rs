@@ -44,7 +44,7 @@ impl Namespace {
                 MetaError::NameTooLong
             });
         }
-        let mut tx = self.begin(now_ns)?;
+        let mut tx = self.begin_growing(now_ns)?;
         let dir = tx.dir(parent)?;
         check_name(name)?;
         if tx.find(dir, name)?.is_some() {
@@ -72,7 +72,7 @@ impl Namespace {
     /// # Errors
     /// `Exists`, `NotFound`, `NotPermitted` for a directory, `TooManyLinks`.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8], now_ns: i64) -> Result<InodeRow> {
-        let mut tx = self.begin(now_ns)?;
+        let mut tx = self.begin_growing(now_ns)?;
         let dir = tx.dir(parent)?;
         check_name(name)?;
         let at = tx.get(ino)?;
@@ -100,7 +100,7 @@ impl Namespace {
 
     /// Makes the root directory of a new volume.
     pub(crate) fn create_root(&self, uid: u32, gid: u32, now_ns: i64) -> Result<()> {
-        let mut tx: Tx<'_> = self.begin(now_ns)?;
+        let mut tx: Tx<'_> = self.begin_growing(now_ns)?;
         let new = NewNode {
             mode: libc::S_IFDIR | 0o755,
             uid,

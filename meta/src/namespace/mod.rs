@@ -26,6 +26,7 @@ use crate::error::{MetaError, Result};
 use crate::ids::{Ino, Lsn};
 use crate::journal::Journal;
 use crate::overlay::Overlay;
+use crate::reserve::Reserve;
 use crate::rows::InodeRow;
 use crate::settings::{DataBarrier, MetaSettings};
 use crate::sqlite::open::Readers;
@@ -63,6 +64,7 @@ pub struct Namespace {
     pub(crate) inodes: AtomicI64,
     pub(crate) bytes: AtomicI64,
     pub(crate) read_only: Mutex<Option<String>>,
+    pub(crate) reserve: Reserve,
     /// Every mutation passes it; whoever needs a moment without any closes it.
     pub(crate) gate: RwLock<()>,
 }

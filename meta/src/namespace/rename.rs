@@ -72,11 +72,11 @@ impl Namespace {
             Some(target) if target.ino == source.ino => return Ok(None),
             Some(target) => {
                 let orphan = self.replace(&mut tx, &ends, moved, target)?;
-                self.relocate(&mut tx, &ends, moved)?;
+                self.relocate(&mut tx, &ends, moved, Some(target))?;
                 orphan
             }
             None => {
-                self.relocate(&mut tx, &ends, moved)?;
+                self.relocate(&mut tx, &ends, moved, None)?;
                 None
             }
         };
@@ -84,7 +84,7 @@ impl Namespace {
         Ok(orphan)
     }
 
-    /// Removes what the rename replaces.
+    /// Takes the name from what the rename replaces.
     fn replace(
         &self,
         tx: &mut Tx<'_>,
@@ -100,16 +100,25 @@ impl Namespace {
             (true, true) => tx.row_mut(ends.to).nlink -= 1,
             (false, false) => {}
         }
-        tx.remove_entry(ends.to, ends.new_name, target);
         tx.unlink_inode(at);
         Ok((tx.row(at).nlink == 0).then_some(target.ino))
     }
 
-    /// Moves the entry to its new, free name.
-    fn relocate(&self, tx: &mut Tx<'_>, ends: &Ends<'_>, moved: At) -> Result<()> {
+    /// Moves the entry to its new name. One that was there keeps its place, so that a listing under way shows the name once.
+    fn relocate(
+        &self,
+        tx: &mut Tx<'_>,
+        ends: &Ends<'_>,
+        moved: At,
+        replaced: Option<Dirent>,
+    ) -> Result<()> {
         let now = tx.now_ns;
+        let Dirent { ino, kind, .. } = ends.source;
         tx.remove_entry(ends.from, ends.name, ends.source);
-        tx.add_entry(ends.to, ends.new_name, ends.source.ino, ends.source.kind);
+        match replaced {
+            Some(old) => tx.replace_entry(ends.to, ends.new_name, old, ino, kind),
+            None => tx.add_entry(ends.to, ends.new_name, ino, kind),
+        }
         tx.row_mut(moved).ctime_ns = now;
         self.adopt(tx, moved, ends.from, ends.to)
     }

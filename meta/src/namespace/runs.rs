@@ -79,7 +79,7 @@ impl Namespace {
             .checked_add(write.len)
             .filter(|end| *end <= MAX_FILE_BYTES);
         let end = end.ok_or(MetaError::TooLarge)?;
-        let mut tx = self.begin(now_ns)?;
+        let mut tx = self.begin_growing(now_ns)?;
         let at = tx.file(write.ino)?;
         let node = tx.node(at);
         let (runs, before, freed) = {
@@ -283,7 +283,7 @@ impl Namespace {
         now_ns: i64,
     ) -> Result<u64> {
         let ((src, src_at), (dst, dst_at)) = (from, to);
-        let mut tx = self.begin(now_ns)?;
+        let mut tx = self.begin_growing(now_ns)?;
         let source = tx.file(src)?;
         let target = tx.file(dst)?;
         let mut len = len.min(tx.row(source).size.saturating_sub(src_at));

@@ -48,6 +48,8 @@ impl Namespace {
         let pass = self.gate.try_read_for(CAP_WAIT);
         let pass = pass.ok_or(MetaError::Overloaded(CAP_WAIT.as_secs()))?;
         let state = self.commit.lock();
+        // It may have turned read-only while this one waited.
+        self.check_writable()?;
         Ok(Tx {
             ns: self,
             state,
@@ -58,6 +60,14 @@ impl Namespace {
             growing: None,
             _pass: pass,
         })
+    }
+
+    /// The same for a mutation that needs space for good: on a full disk what is left is for those that make room.
+    pub(super) fn begin_growing(&self, now_ns: i64) -> Result<Tx<'_>> {
+        if self.reserve.is_used() {
+            return Err(MetaError::NoSpace);
+        }
+        self.begin(now_ns)
     }
 
     fn wait_for_room(&self) -> Result<()> {
@@ -77,7 +87,8 @@ impl Namespace {
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether a mutation can go on without waiting for a checkpoint.
+    pub fn has_room(&self) -> bool {
         let (records, bytes) = self.overlay.waiting();
         if records >= self.settings.checkpoint_records || bytes >= self.settings.dirty_cap_bytes / 2
         {

@@ -36,7 +36,7 @@ impl Namespace {
         now_ns: i64,
     ) -> Result<()> {
         check_xattr_name(name)?;
-        let mut tx = self.begin(now_ns)?;
+        let mut tx = self.begin_growing(now_ns)?;
         let at = tx.get(ino)?;
         let node = tx.node(at);
         let (exists, others) = {

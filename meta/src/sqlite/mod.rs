@@ -5,6 +5,6 @@ pub(crate) mod read;
 pub(crate) mod schema;
 pub(crate) mod write;
 
-pub use open::{database_names_segments, forget_segments};
+pub use open::{extents_in_segments, forget_segments};
 pub use read::PackRow;
 pub use schema::SCHEMA_VERSION;

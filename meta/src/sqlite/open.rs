@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{MetaError, Result};
+use crate::ids::ExtentId;
 use crate::settings::READ_CONNECTIONS;
 
 use super::schema;
@@ -109,32 +110,27 @@ impl Readers {
     }
 }
 
-/// Whether a copy of a database says that bytes of files lie in local segments: then it is of no use without them.
+/// The extents that a copy of a database places in local segments although files use them: what the copy cannot
+/// restore on another machine.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn database_names_segments(copy: &Path) -> Result<bool> {
-    let connection = named(Connection::open_with_flags(
-        copy,
-        OpenFlags::SQLITE_OPEN_READ_ONLY,
-    ))?;
-    let sql = "SELECT EXISTS (SELECT 1 FROM location l WHERE l.segment IS NOT NULL \
-               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent))";
-    named(connection.query_row(sql, [], |r| r.get(0)))
+pub fn extents_in_segments(copy: &Path) -> Result<Vec<ExtentId>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = named(Connection::open_with_flags(copy, flags))?;
+    let sql = "SELECT l.extent FROM location l WHERE l.segment IS NOT NULL \
+               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent)";
+    let mut statement = named(connection.prepare(sql))?;
+    let rows = named(statement.query_map([], |r| Ok(ExtentId(r.get::<_, i64>(0)? as u64))))?;
+    named(rows.collect())
 }
 
-/// Removes what a copy of a database says of local segments, for a machine that has none of them. No file uses those
-/// extents, see [`database_names_segments`].
+/// Removes what a copy of a database says of local segments, for a machine that has none of them. Files that use such
+/// an extent all the same, because it was damaged when the copy was made, get an error when they are read.
 ///
 /// # Errors
-/// `Damaged` when files do use some; when the copy cannot be written.
+/// When the copy cannot be written.
 pub fn forget_segments(copy: &Path) -> Result<()> {
-    if database_names_segments(copy)? {
-        return Err(MetaError::damaged(
-            "metadata copy",
-            "files have bytes in segments of another machine",
-        ));
-    }
     let connection = named(Connection::open(copy))?;
     named(connection.execute("DELETE FROM location WHERE segment IS NOT NULL", []))?;
     named(connection.close().map_err(|(_, error)| error))
