@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{mount, umount};
+use crate::commands::{mount, umount, volumes};
 use crate::options;
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -42,6 +42,11 @@ pub(crate) enum Invocation {
         path: PathBuf,
         state_dir: Option<PathBuf>,
     },
+    Volumes {
+        store: volumes::Store,
+        request: volumes::Request,
+        state_dir: Option<PathBuf>,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -70,11 +75,51 @@ enum Command {
     Status(StatusArgs),
     /// Empty the local caches of file content; what is not in the store yet stays
     DropCaches(DropCachesArgs),
+    /// List the volumes in a store, or destroy one
+    #[command(subcommand)]
+    Volumes(VolumesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumesCommand {
+    /// List the volumes at SOURCE and below it
+    Ls {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Destroy the volume at SOURCE, for all machines; nothing else there is deleted
+    Destroy {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The volume's id, instead of being asked for it
+        #[arg(long)]
+        id: Option<String>,
+        #[command(flatten)]
+        state: StateDir,
+    },
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Where to look: s3://BUCKET[/PREFIX] or file:///DIR
+    source: OsString,
+    /// Options about the bucket, as for mount
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+impl From<StoreArgs> for volumes::Store {
+    fn from(StoreArgs { source, options }: StoreArgs) -> Self {
+        Self { source, options }
+    }
 }
 
 #[derive(Debug, Args)]
 struct MountArgs {
-    /// Where the volume is kept: file:///DIR
+    /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
     source: OsString,
     /// The directory to mount it on
     mountpoint: PathBuf,
@@ -170,6 +215,8 @@ Environment:
   WELDR_ENV_VOL    base of the local state, unless state_dir is given
                    (default: /var/lib/weldrfs; for users $XDG_STATE_HOME/weldrfs
                    or ~/.local/state/weldrfs)
+  S3_ENDPOINT, S3_REGION, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_SESSION_TOKEN
+                   the way to the bucket; after them the AWS_* ones
   WELDRFS_RUN_DIR  where running mounts are noted
                    (default: /run/weldrfs; for users $XDG_RUNTIME_DIR/weldrfs)
 
@@ -246,6 +293,16 @@ impl From<Command> for Invocation {
                 as_json: json,
                 state_dir: state.state_dir,
             },
+            Command::Volumes(VolumesCommand::Ls { store, json }) => Self::Volumes {
+                store: store.into(),
+                request: volumes::Request::List { as_json: json },
+                state_dir: None,
+            },
+            Command::Volumes(VolumesCommand::Destroy { store, id, state }) => Self::Volumes {
+                store: store.into(),
+                request: volumes::Request::Destroy { id },
+                state_dir: state.state_dir,
+            },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {
                 path: mountpoint,
                 state_dir: state.state_dir,
@@ -258,7 +315,7 @@ impl From<Command> for Invocation {
 #[derive(Debug, Parser)]
 #[command(name = "mount.fuse.weldrfs", version)]
 struct Helper {
-    /// Where the volume is kept: file:///DIR
+    /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
     source: OsString,
     /// The directory to mount it on
     mountpoint: PathBuf,

@@ -1,13 +1,81 @@
 //! What the process is told by its surroundings: who runs it and the folders that the environment names.
 //! Read once, at the start; everything else gets it as a value.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Base of the local state when root mounts and nothing else is said.
 pub(crate) const ROOT_STATE_BASE: &str = "/var/lib/weldrfs";
 /// Where root's running mounts are noted, wherever their state is.
 const ROOT_RUN_DIR: &str = "/run/weldrfs";
+
+/// Variables that say how to mount and how to reach a bucket.
+const MOUNT_VARIABLES: [&str; 27] = [
+    "S3_ENDPOINT",
+    "S3_REGION",
+    "S3_ACCESS_KEY_ID",
+    "S3_SECRET_ACCESS_KEY",
+    "S3_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "FLY_APP_NAME",
+    "CACHE_SIZE_MB",
+    "FREE_SPACE_RATIO",
+    "BUFFER_SIZE_MB",
+    "ATTR_CACHE_TTL",
+    "ENTRY_CACHE_TTL",
+    "DIR_ENTRY_CACHE_TTL",
+    "OPEN_CACHE_TTL",
+    "MAX_READAHEAD_MB",
+    "PREFETCH",
+    "VERIFY_CACHE",
+    "WRITEBACK_ENABLED",
+    "UPLOAD_DELAY",
+    "MAX_UPLOADS",
+];
+/// One more, on its own because it holds many options.
+const OPTIONS_VARIABLE: &str = "FS_MOUNT_OPTIONS";
+
+/// The variables about mounting that are set, and not empty. Their values may be secrets and are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Variables(BTreeMap<&'static str, String>);
+
+impl Variables {
+    /// The value of a variable.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let names = MOUNT_VARIABLES.into_iter().chain([OPTIONS_VARIABLE]);
+        let set = names.filter_map(|name| {
+            // What is not UTF-8 is shown to the parser as what it looks like, and refused there by name.
+            let value = variable(name)?.to_string_lossy().into_owned();
+            (!value.is_empty()).then_some((name, value))
+        });
+        Self(set.collect())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of<'a>(pairs: impl IntoIterator<Item = (&'static str, &'a str)>) -> Self {
+        let owned = |(name, value): (&'static str, &str)| (name, value.to_owned());
+        Self(pairs.into_iter().map(owned).collect())
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// Who runs this and which folders follow from that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +88,8 @@ pub(crate) struct Environment {
     pub(crate) run_dir: Option<PathBuf>,
     /// Folders to look for programs in.
     pub(crate) program_dirs: Vec<PathBuf>,
+    /// What the variables say about mounting.
+    pub(crate) variables: Variables,
 }
 
 impl Environment {
@@ -57,6 +127,7 @@ impl Environment {
             state_base,
             run_dir,
             program_dirs: program_dirs(variable("PATH")),
+            variables: Variables::read(variable),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The program `weldrfs`: command line and wiring. What a filesystem is lives in the other crates.
 
+mod bucket;
 mod cli;
 mod commands;
 mod daemon;
@@ -63,6 +64,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             as_json,
             state_dir,
         } => commands::status::run(path.as_deref(), as_json, &registry(state_dir)),
+        Invocation::Volumes {
+            store,
+            request,
+            state_dir,
+        } => commands::volumes::run(&store, request, &registry(state_dir), environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

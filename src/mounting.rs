@@ -6,14 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use weldrfs_control::{
     Behind, CacheStatus, DropReport, LastError, LsnStatus, StoreStatus, SyncReport, VerbStatus,
     VolumeIdentity, VolumeStatus,
 };
 
+use crate::bucket::{BucketAccess, Keys};
+use crate::commands::volumes::Listed;
 use crate::failure::Failure;
-use crate::options::{Access, MountOptions, Readdirplus};
+use crate::options::{Access, Addressing, MountOptions, Readdirplus};
 use crate::preflight::Plan;
+use crate::source::{Place, Source};
 
 /// Threads that answer the kernel unless `threads` says otherwise: one per processor, within these bounds. Two at
 /// least, so that a wait for the store or the disk does not stop everything else.
@@ -28,7 +32,7 @@ impl OpenVolume {
     pub(crate) fn open(plan: &Plan, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
         let options = &plan.options;
         let config = weldrfs_fs::VolumeConfig {
-            source_dir: plan.source.dir.clone(),
+            source: engine_source(&plan.source, plan.access.as_ref())?,
             state_base: plan.state_base.clone(),
             cache_dir: options.cache_dir.clone(),
             cache_bytes: options.cache_bytes,
@@ -38,6 +42,9 @@ impl OpenVolume {
             checkpoint_interval: options.checkpoint_interval,
             read_deadline: options.read_deadline,
             read_only: options.read_only,
+            max_uploads: options.max_uploads,
+            upload_delay: options.upload_delay,
+            trust_store: !options.conditional_writes,
         };
         let volume = weldrfs_fs::Volume::open(config, runtime).map_err(|error| {
             Failure::Mount(format!(
@@ -132,6 +139,95 @@ impl OpenVolume {
         self.0
             .close()
             .map_err(|error| Failure::system("the volume did not close cleanly", &error))
+    }
+}
+
+/// A store, as the engine wants it.
+fn engine_source(
+    source: &Source,
+    access: Option<&BucketAccess>,
+) -> Result<weldrfs_fs::Source, Failure> {
+    match (&source.place, access) {
+        (Place::Directory(dir), _) => Ok(weldrfs_fs::Source::Directory(dir.clone())),
+        (Place::Bucket { .. }, Some(access)) => Ok(weldrfs_fs::Source::S3(s3_settings(access))),
+        (Place::Bucket { .. }, None) => Err(Failure::System(
+            "the way to the bucket was not looked up; this is a fault of weldrfs".into(),
+        )),
+    }
+}
+
+/// The volumes at a place and below it.
+pub(crate) fn find_volumes(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    runtime: &Runtime,
+) -> Result<Vec<Listed>, Failure> {
+    let engine = engine_source(source, access)?;
+    let found = weldrfs_fs::find_volumes(&engine, runtime.handle())
+        .map_err(|error| Failure::system("cannot list the volumes", &error))?;
+    let listed = |volume: weldrfs_fs::VolumeFound| Listed {
+        source: match volume.below.trim_end_matches('/') {
+            "" => source.text.clone(),
+            below => format!("{}/{below}", source.text.trim_end_matches('/')),
+        },
+        id: volume.id,
+        created_ms: volume.created_ms,
+        objects: volume.objects,
+        bytes: volume.bytes,
+    };
+    Ok(found.into_iter().map(listed).collect())
+}
+
+/// Destroys the volume at a place, and says what that was.
+pub(crate) fn destroy_volume(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    id: &str,
+    runtime: &Runtime,
+) -> Result<String, Failure> {
+    let engine = engine_source(source, access)?;
+    let done = weldrfs_fs::destroy_volume(&engine, id, runtime.handle()).map_err(|error| {
+        let text = format!("cannot destroy the volume: {error}");
+        match error {
+            weldrfs_fs::OpenError::Store(_) => Failure::System(text),
+            _ => Failure::Invocation(text),
+        }
+    })?;
+    let left = match done.left {
+        0 => String::new(),
+        left => format!("; {left} objects that are no part of it were left"),
+    };
+    Ok(format!(
+        "destroyed {id}: {} objects, {}{left}\n",
+        done.objects,
+        crate::report::bytes(done.bytes)
+    ))
+}
+
+fn s3_settings(access: &BucketAccess) -> weldrfs_fs::S3Settings {
+    let credentials = match access.keys.clone() {
+        Keys::Given {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } => weldrfs_fs::S3Credentials::Keys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        },
+        Keys::File(path) => weldrfs_fs::S3Credentials::File(path),
+        Keys::Profile(name) => weldrfs_fs::S3Credentials::Profile(name),
+        Keys::Chain => weldrfs_fs::S3Credentials::Chain,
+    };
+    weldrfs_fs::S3Settings {
+        prefix: access.prefix.clone(),
+        region: access.region.clone(),
+        addressing: match access.addressing {
+            Addressing::Auto => weldrfs_fs::Addressing::Auto,
+            Addressing::Path => weldrfs_fs::Addressing::Path,
+            Addressing::VirtualHost => weldrfs_fs::Addressing::VirtualHost,
+        },
+        ..weldrfs_fs::S3Settings::new(&access.bucket, &access.endpoint, credentials)
     }
 }
 

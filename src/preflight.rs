@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access as Wanted, AtFlags, CWD, accessat};
 
+use crate::bucket::BucketAccess;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::mount_table::{MountEntry, MountTable, resolve};
 use crate::options::{Access, MountOptions};
-use crate::source::Source;
+use crate::source::{Place, Source};
 use crate::unmounting::{self, Liveness};
 
 /// The kernel's FUSE device.
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) options: MountOptions,
     /// Base of the local state; may not exist yet.
     pub(crate) state_base: PathBuf,
+    /// How a bucket is reached; `None` for a directory.
+    pub(crate) access: Option<BucketAccess>,
 }
 
 impl Plan {
@@ -55,6 +58,15 @@ impl Plan {
                         .into(),
                 )
             })?;
+        let access = match &source.place {
+            Place::Directory(_) => None,
+            Place::Bucket { bucket, prefix } => Some(BucketAccess::resolve(
+                bucket,
+                prefix,
+                &options.s3,
+                &environment.variables,
+            )?),
+        };
         check_access(options.access, environment, Path::new(FUSE_CONF))?;
         let mountpoint = check_mountpoint(mountpoint, &source, environment)?;
         check_nesting(
@@ -78,6 +90,7 @@ impl Plan {
             mountpoint,
             options,
             state_base,
+            access,
         })
     }
 }
@@ -204,9 +217,8 @@ fn check_nesting(
     state: &Path,
     cache: Option<&Path>,
 ) -> Result<(), Failure> {
-    let store = ("SOURCE", source.dir.as_path());
     let folders = [
-        Some(store),
+        source.directory().map(|dir| ("SOURCE", dir)),
         Some(("the state folder", state)),
         cache.map(|cache| ("the cache folder", cache)),
     ];
@@ -219,19 +231,24 @@ fn check_nesting(
             )));
         }
     }
-    if mountpoint.starts_with(as_far_as_it_exists(&source.dir)) {
+    if let Some(dir) = source.directory()
+        && mountpoint.starts_with(as_far_as_it_exists(dir))
+    {
         return Err(Failure::Invocation(format!(
             "mountpoint {} lies in SOURCE {}; choose another place",
             mountpoint.display(),
-            source.dir.display()
+            dir.display()
         )));
     }
     Ok(())
 }
 
-/// The store's directory exists and can be used, or can be made in a folder that exists.
+/// The store's directory exists and can be used, or can be made in a folder that exists. A bucket is asked later.
 fn check_store(source: &Source, read_only: bool) -> Result<(), Failure> {
-    let (text, dir) = (&source.text, source.dir.as_path());
+    let text = &source.text;
+    let Some(dir) = source.directory() else {
+        return Ok(());
+    };
     let (found, tested) = match std::fs::metadata(dir) {
         Ok(found) => (found, dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

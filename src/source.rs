@@ -7,15 +7,27 @@ use std::path::{Component, Path, PathBuf};
 use crate::failure::Failure;
 
 /// What SOURCE may look like; part of every message about it.
-const FORMS: &str = "file:///DIR (a directory on this machine)";
+const FORMS: &str = "s3://BUCKET[/PREFIX] (a bucket) or file:///DIR (a directory on this machine)";
+
+/// Longest prefix, so that there is room for the keys below it.
+const PREFIX_BYTES: usize = 512;
 
 /// Where a volume lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     /// As it was given; shown in the mount table and in messages.
     pub(crate) text: String,
-    /// The directory that holds the objects.
-    pub(crate) dir: PathBuf,
+    /// The same, understood.
+    pub(crate) place: Place,
+}
+
+/// What holds the objects. Two equal ones are the same place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket; the prefix is empty for all of it, and has no slashes at its ends.
+    Bucket { bucket: String, prefix: String },
 }
 
 impl Source {
@@ -35,16 +47,71 @@ impl Source {
         match scheme.to_ascii_lowercase().as_str() {
             "file" => Ok(Self {
                 text: text.to_owned(),
-                dir: directory(text, rest)?,
+                place: Place::Directory(directory(text, rest)?),
             }),
-            "s3" => Err(Failure::Invocation(format!(
-                "SOURCE {text:?}: S3 buckets come with the next release; this one takes {FORMS}"
-            ))),
+            "s3" => Ok(Self {
+                text: text.to_owned(),
+                place: bucket(text, rest)?,
+            }),
             _ => Err(Failure::Invocation(format!(
                 "SOURCE {text:?} has the unknown scheme {scheme:?}; SOURCE takes {FORMS}"
             ))),
         }
     }
+}
+
+impl Source {
+    /// The directory, if it is one.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(dir) => Some(dir),
+            Place::Bucket { .. } => None,
+        }
+    }
+}
+
+/// The bucket and prefix of `s3://REST`.
+fn bucket(text: &str, rest: &str) -> Result<Place, Failure> {
+    let refuse = |reason: &str| {
+        Err(Failure::Invocation(format!(
+            "SOURCE {text:?}: {reason}; SOURCE takes {FORMS}"
+        )))
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.contains(['@', ':', '?', '%']) {
+        return refuse("only the bucket's name follows s3://; keys and endpoint are options");
+    }
+    if !is_bucket_name(bucket) {
+        return refuse(
+            "a bucket's name is 3 to 63 of a-z, 0-9, \".\" and \"-\", with a letter or digit at both ends",
+        );
+    }
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    if !prefix.is_empty() && (prefix.len() > PREFIX_BYTES || !prefix.split('/').all(is_part)) {
+        return refuse(
+            "a prefix is made of A-Z, a-z, 0-9, \".\", \"_\" and \"-\" between single slashes, and no part begins with a dot",
+        );
+    }
+    Ok(Place::Bucket {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+    })
+}
+
+fn is_bucket_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
+    (3..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with(['.', '-'])
+        && !text.ends_with(['.', '-'])
+        && !text.contains("..")
 }
 
 fn without_scheme(text: &str) -> String {
@@ -108,7 +175,10 @@ mod tests {
     use super::*;
 
     fn dir(text: &str) -> PathBuf {
-        Source::parse(OsStr::new(text)).unwrap().dir
+        match Source::parse(OsStr::new(text)).unwrap().place {
+            Place::Directory(dir) => dir,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn refusal(text: &str) -> String {
@@ -151,7 +221,16 @@ mod tests {
             ("file:///a/../b", "\"..\""),
             ("file:///a/%2e%2e/b", "\"..\""),
             ("file:///a?b=1", "%3F"),
-            ("s3://bucket/prefix", "next release"),
+            ("s3://", "a bucket's name"),
+            ("s3://b", "a bucket's name"),
+            ("s3://Bucket", "a bucket's name"),
+            ("s3:///prefix", "a bucket's name"),
+            ("s3://key:secret@bucket", "options"),
+            ("s3://bucket?region=x", "options"),
+            ("s3://bucket//x", "a prefix"),
+            ("s3://bucket/../x", "a prefix"),
+            ("s3://bucket/.hidden", "a prefix"),
+            ("s3://bucket/a b", "a prefix"),
             ("gs://bucket", "unknown scheme \"gs\""),
         ] {
             let message = refusal(text);
@@ -160,6 +239,24 @@ mod tests {
         }
         for text in ["vol", "gs://bucket", "s3://b", "file://x"] {
             assert!(refusal(text).contains("file:///DIR"), "{text}");
+        }
+    }
+
+    #[test]
+    fn buckets_have_a_prefix_or_none() {
+        for (text, bucket, prefix) in [
+            ("s3://my-bucket", "my-bucket", ""),
+            ("s3://my-bucket/", "my-bucket", ""),
+            ("S3://my.bucket/a/b-1", "my.bucket", "a/b-1"),
+            ("s3://my-bucket/a/", "my-bucket", "a"),
+        ] {
+            let wanted = Place::Bucket {
+                bucket: bucket.into(),
+                prefix: prefix.into(),
+            };
+            let source = Source::parse(OsStr::new(text)).unwrap();
+            assert_eq!(source.place, wanted, "{text}");
+            assert_eq!(source.directory(), None);
         }
     }
 

@@ -5,8 +5,8 @@
 //!
 //! - [`SegmentStore`]: local append-only staging; an append is in the page cache when it returns, durable after a flush.
 //! - [`PackBuilder`], [`PackIndex`], [`Packs`]: immutable objects of many extents, their local copies, reading, upload.
-//! - [`ObjectStore`]: the one trait every store is behind, with a directory ([`DirStore`]) and a memory
-//!   ([`MemoryStore`]) implementation and wrappers that count, retry and inject faults.
+//! - [`ObjectStore`]: the one trait every store is behind, with a directory ([`DirStore`]) a bucket
+//!   ([`S3Store`]) and a memory ([`MemoryStore`]) implementation and wrappers that count, retry and inject faults.
 
 mod disk;
 mod error;
@@ -36,9 +36,10 @@ pub use settings::{
     RetrySettings, SEGMENT_BYTES, SPARE_FILES, SegmentSettings, WRITEOUT_BYTES, ZSTD_LEVEL,
 };
 pub use store::{
-    CountingStore, DirStore, Fault, FaultCounts, FaultKind, FaultRule, FaultStore, ListPage,
-    ListedObject, MAX_KEY_BYTES, MAX_LIST_OBJECTS, MemoryStore, Object, ObjectInfo, ObjectStore,
-    Outage, PutCondition, RequestRecord, RetryStore, RuleId, StoreCounts, StoreError, Verb,
-    VerbCounts, Version, validate_key,
+    Addressing, CountingStore, DirStore, Fault, FaultCounts, FaultKind, FaultRule, FaultStore,
+    ListPage, ListedObject, MAX_KEY_BYTES, MAX_LIST_OBJECTS, MemoryStore, Object, ObjectInfo,
+    ObjectStore, Outage, PutCondition, RequestRecord, RetryStore, RuleId, S3_ATTEMPT_DEADLINE,
+    S3_CONNECT_DEADLINE, S3_DEFAULT_REGION, S3Credentials, S3Settings, S3Store, StoreCounts,
+    StoreError, Verb, VerbCounts, Version, is_bucket_name, validate_key,
 };
 pub use sums::{BLOCK_BYTES, block_sums, extend_sums, verify_sums};

@@ -13,8 +13,14 @@ pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use engine::{Attr, Caller, DirEntry, Engine, Kind, SetAttr, StatFs};
 pub use error::FsError;
-pub use volume::{LastError, OpenError, Status, SyncReport, Volume, VolumeConfig};
-pub use weldrfs_blockstore::{StoreCounts, VerbCounts};
+pub use volume::{
+    Destroyed, LastError, OpenError, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,
+    destroy_volume, find_volumes,
+};
+pub use weldrfs_blockstore::{
+    Addressing, MAX_UPLOADS, S3_DEFAULT_REGION, S3Credentials, S3Settings, StoreCounts, VerbCounts,
+    is_bucket_name,
+};
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
     CheckReport, FallocMode, Finding, Ino, Lsn, ROOT_INO, RenameFlags, TimeSet, XattrMode,

@@ -7,6 +7,7 @@ pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod target;
 pub(crate) mod umount;
+pub(crate) mod volumes;
 
 use weldrfs_control::{Advice, ApiError};
 

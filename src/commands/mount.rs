@@ -46,7 +46,7 @@ pub(crate) fn run(request: Request, environment: &Environment) -> Result<(), Fai
     } else {
         Unknown::Refuse
     };
-    let options = MountOptions::parse(&request.options, unknown)?;
+    let options = MountOptions::parse(&request.options, unknown, &environment.variables)?;
     let source = Source::parse(&request.source)?;
     if let Some(namespace) = &request.namespace {
         enter_namespace(namespace)?;
@@ -95,8 +95,9 @@ fn enter_namespace(namespace: &OsString) -> Result<(), Failure> {
 
 /// The same volume may still be served: then this one is refused at once if that is mounted, or waits for its end.
 fn wait_for_predecessor(plan: &Plan, registry: &Registry) -> Result<(), Failure> {
-    let same_store =
-        |text: &str| Source::parse(text.as_ref()).is_ok_and(|other| other.dir == plan.source.dir);
+    let same_store = |text: &str| {
+        Source::parse(text.as_ref()).is_ok_and(|other| other.place == plan.source.place)
+    };
     let running = registry
         .records()
         .into_iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::split::Written;
 use super::values::{self, KIB, MIB, TIB};
-use super::{Access, LogLevel, MountOptions, Readdirplus, SUBTYPE, Unknown, words};
+use super::{Access, LogLevel, MountOptions, Readdirplus, SUBTYPE, Unknown, bucket, words};
 use crate::failure::Failure;
 
 /// Sets an option from its value; `None` when the value makes no sense.
@@ -48,7 +48,12 @@ const fn ignored(name: &'static str) -> Known {
     }
 }
 
-const fn value(name: &'static str, takes: &'static str, set: Set, does: &'static str) -> Known {
+pub(super) const fn value(
+    name: &'static str,
+    takes: &'static str,
+    set: Set,
+    does: &'static str,
+) -> Known {
     Known {
         name,
         takes: Takes::Value(takes, set),
@@ -56,7 +61,11 @@ const fn value(name: &'static str, takes: &'static str, set: Set, does: &'static
     }
 }
 
-const fn switch(name: &'static str, set: fn(&mut MountOptions, bool), does: &'static str) -> Known {
+pub(super) const fn switch(
+    name: &'static str,
+    set: fn(&mut MountOptions, bool),
+    does: &'static str,
+) -> Known {
     Known {
         name,
         takes: Takes::Switch(set),
@@ -72,7 +81,12 @@ const REQUEST_SIZE: &str = "bytes, or a size with a unit (K, M), from 4K to 1M";
 const READAHEAD: &str = "bytes, or a size with a unit (K, M), from 0 to 64M";
 
 /// Every option that is known.
-pub(super) const TABLE: &[Known] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Known> {
+    TABLE.iter().chain(bucket::TABLE)
+}
+
+/// Those of the mount itself.
+const TABLE: &[Known] = &[
     flag("rw", |o| o.read_only = false),
     flag("ro", |o| o.read_only = true),
     flag("suid", |o| {
@@ -288,7 +302,7 @@ pub(super) fn apply(
     if name.starts_with("x-") || name.starts_with("X-") {
         return Ok(());
     }
-    let Some(known) = TABLE.iter().find(|known| known.name == name) else {
+    let Some(known) = all().find(|known| known.name == name) else {
         if unknown == Unknown::Ignore {
             return Ok(());
         }
@@ -344,7 +358,7 @@ fn set_readdirplus(options: &mut MountOptions, text: &str) -> Option<()> {
 }
 
 /// An absolute path without `..`, so that what it names does not depend on where the command was run.
-fn absolute(text: &str) -> Option<PathBuf> {
+pub(super) fn absolute(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     let climbs = path
         .components()
@@ -356,7 +370,7 @@ fn size(text: &str, bare: u64, least: u64, most: u64) -> Option<u64> {
     values::size(text, bare).filter(|bytes| (least..=most).contains(bytes))
 }
 
-fn span(text: &str, least_ms: u64, most_ms: u64) -> Option<Duration> {
+pub(super) fn span(text: &str, least_ms: u64, most_ms: u64) -> Option<Duration> {
     let range = Duration::from_millis(least_ms)..=Duration::from_millis(most_ms);
     values::span(text).filter(|span| range.contains(span))
 }

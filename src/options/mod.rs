@@ -1,18 +1,22 @@
 //! Mount options: what `-o` may say and what it comes to. Parsing only; whether a folder exists or a device is there is
 //! checked elsewhere, and nothing here touches the machine.
 
+mod bucket;
 mod known;
 mod split;
 mod values;
+mod variables;
 mod words;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use bucket::is_endpoint;
 use values::{FOREVER, KIB, MIB};
 pub(crate) use words::help;
 
+use crate::environment::Variables;
 use crate::failure::Failure;
 
 /// Type of the mounts in the mount table is `fuse.` and this.
@@ -50,6 +54,39 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
+/// Where a bucket's name goes in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Addressing {
+    /// Where the endpoint wants it.
+    #[default]
+    Auto,
+    Path,
+    VirtualHost,
+}
+
+/// What `-o` says about the way to a bucket.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct S3Options {
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) access_key_id: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
+    pub(crate) session_token: Option<String>,
+    pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) profile: Option<String>,
+    pub(crate) addressing: Addressing,
+}
+
+impl std::fmt::Debug for S3Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the keys.
+        f.debug_struct("S3Options")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Everything `-o` decides.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MountOptions {
@@ -82,6 +119,11 @@ pub(crate) struct MountOptions {
     pub(crate) no_opendir: bool,
     pub(crate) readdirplus: Readdirplus,
     pub(crate) kernel_writeback: bool,
+    pub(crate) s3: S3Options,
+    /// Whether a store that ignores conditional writes is refused.
+    pub(crate) conditional_writes: bool,
+    pub(crate) max_uploads: usize,
+    pub(crate) upload_delay: Duration,
 }
 
 impl Default for MountOptions {
@@ -111,6 +153,10 @@ impl Default for MountOptions {
             no_opendir: true,
             readdirplus: Readdirplus::Auto,
             kernel_writeback: false,
+            s3: S3Options::default(),
+            conditional_writes: true,
+            max_uploads: 5,
+            upload_delay: Duration::ZERO,
         }
     }
 }
@@ -125,12 +171,16 @@ pub(crate) enum Unknown {
 }
 
 impl MountOptions {
-    /// The options that the texts after `-o` ask for; what comes later wins.
+    /// The options that the variables, and then the texts after `-o`, ask for; what comes later wins.
     ///
     /// # Errors
-    /// [`Failure::Invocation`] that names the option and what it takes.
-    pub(crate) fn parse(texts: &[String], unknown: Unknown) -> Result<Self, Failure> {
-        let mut options = Self::default();
+    /// [`Failure::Invocation`] that names the option or variable and what it takes.
+    pub(crate) fn parse(
+        texts: &[String],
+        unknown: Unknown,
+        variables: &Variables,
+    ) -> Result<Self, Failure> {
+        let mut options = variables::options(variables)?;
         let mut names = BTreeSet::new();
         for text in texts {
             for option in split::split(text)? {

@@ -1,6 +1,6 @@
 //! What is said about mount options: the help, and the refusals of unknown names and senseless values.
 
-use super::known::{Known, TABLE, Takes};
+use super::known::{Known, Takes, all};
 
 /// Options of other tools and other versions, and what to do instead.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -37,11 +37,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("dir_entry_cache", "use entry_timeout"),
 ];
 
+/// Options whose values are not shown, not even wrong ones.
+const SECRETS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+
 /// Says what `known` takes instead of `value`.
 pub(super) fn senseless(known: &Known, value: Option<&str>) -> String {
     let name = known.name;
     let takes = takes(known);
     match value {
+        Some(_) if SECRETS.contains(&name) => format!("option {name} takes {takes}"),
         Some(value) => format!("option {name} takes {takes}, not {value:?}"),
         None => format!("option {name} needs a value: {takes}"),
     }
@@ -65,8 +69,7 @@ pub(super) fn unknown(name: &str) -> String {
 
 /// The known option that `name` is most likely a slip of.
 fn nearest(name: &str) -> Option<&'static Known> {
-    TABLE
-        .iter()
+    all()
         .map(|known| (strsim::damerau_levenshtein(name, known.name), known))
         .filter(|(distance, known)| *distance <= known.name.len().min(name.len()).div_ceil(4))
         .min_by_key(|(distance, _)| *distance)
@@ -86,7 +89,7 @@ fn takes(known: &Known) -> &'static str {
 pub(crate) fn help() -> String {
     let mut text =
         String::from("Options for -o (separated by commas; \\, is a comma inside a value):\n");
-    for known in TABLE.iter().filter(|known| !known.does.is_empty()) {
+    for known in all().filter(|known| !known.does.is_empty()) {
         let (name, does) = (known.name, known.does);
         text.push_str(&match known.takes {
             Takes::Value(takes, _) => {
@@ -96,8 +99,7 @@ pub(crate) fn help() -> String {
             Takes::Nothing(_) | Takes::Whatever => format!("  {name}\n      {does}\n"),
         });
     }
-    let standard: Vec<_> = TABLE
-        .iter()
+    let standard: Vec<_> = all()
         .filter(|known| known.does.is_empty())
         .map(|known| known.name)
         .collect();

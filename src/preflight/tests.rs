@@ -9,6 +9,7 @@ fn environment(uid: u32) -> Environment {
         state_base: None,
         run_dir: None,
         program_dirs: Vec::new(),
+        variables: crate::environment::Variables::default(),
     }
 }
 

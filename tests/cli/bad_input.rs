@@ -69,9 +69,9 @@ fn sources_are_refused_with_what_to_write() {
     for (source, code, parts) in [
         ("gs://bucket", 1, ["unknown scheme \"gs\"", "file:///DIR"]),
         (
-            "s3://bucket/prefix",
+            "s3://Bucket/prefix",
             1,
-            ["S3 buckets come with the next release", "file:///DIR"],
+            ["a bucket's name is", "s3://BUCKET[/PREFIX]"],
         ),
         ("/srv/vol", 1, ["no scheme", "write \"file:///srv/vol\""]),
         ("file://srv", 1, ["has to be absolute", "file:///DIR"]),

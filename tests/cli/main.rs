@@ -7,7 +7,10 @@
 )]
 
 mod bad_input;
+mod bucket;
 mod damage;
 mod lifecycle;
+#[path = "../support/s3_server/mod.rs"]
+mod s3_server;
 mod standard_ways;
 mod support;

@@ -10,6 +10,7 @@ mod key;
 mod listing;
 mod memory;
 mod retry;
+mod s3;
 mod temps;
 
 use std::fmt;
@@ -28,6 +29,10 @@ pub use key::{MAX_KEY_BYTES, validate_key};
 pub use memory::MemoryStore;
 pub(crate) use retry::RetryPolicy;
 pub use retry::RetryStore;
+pub use s3::{
+    Addressing, S3_ATTEMPT_DEADLINE, S3_CONNECT_DEADLINE, S3_DEFAULT_REGION, S3Credentials,
+    S3Settings, S3Store, is_bucket_name,
+};
 
 /// Most objects one page of a listing holds, whatever was asked for.
 pub const MAX_LIST_OBJECTS: usize = 1000;

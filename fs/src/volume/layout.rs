@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition};
 
-use super::open::OpenError;
+use super::open_error::OpenError;
 
 /// Version of the volume's format: marker, head, packs and metadata together.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -73,11 +73,16 @@ impl Marker {
         Ok(marker)
     }
 
+    /// Its bytes.
+    pub(crate) fn body(&self) -> Result<Bytes, OpenError> {
+        let body = serde_json::to_vec_pretty(self).map_err(|e| OpenError::State(e.to_string()))?;
+        Ok(Bytes::from(body))
+    }
+
     /// Writes the marker where there is none yet.
     pub(crate) async fn put(&self, store: &dyn ObjectStore) -> Result<(), OpenError> {
-        let body = serde_json::to_vec_pretty(self).map_err(|e| OpenError::State(e.to_string()))?;
         store
-            .put(MARKER_KEY, Bytes::from(body), PutCondition::IfAbsent)
+            .put(MARKER_KEY, self.body()?, PutCondition::IfAbsent)
             .await?;
         Ok(())
     }
@@ -162,7 +167,7 @@ impl Locks {
     /// Takes the lock of the local state and, for a directory store, that of the directory.
     pub(crate) fn take(
         folders: &Folders,
-        store_dir: &Path,
+        store_dir: Option<&Path>,
         read_only: bool,
     ) -> Result<Self, OpenError> {
         let state = lock(&folders.state.join("lock"))
@@ -173,9 +178,10 @@ impl Locks {
             .ok_or_else(|| OpenError::InUse {
                 what: folders.state.clone(),
             })?;
-        let store = match read_only {
-            true => None,
-            false => {
+        let store = match store_dir {
+            _ if read_only => None,
+            None => None,
+            Some(store_dir) => {
                 let path = store_dir.join(".weldrfs-lock");
                 let taken = lock(&path).map_err(|error| OpenError::StateDir {
                     dir: store_dir.to_owned(),

@@ -2,10 +2,13 @@
 
 mod barrier;
 mod figures;
+mod inventory;
 mod layout;
 mod lineage;
 mod open;
+mod open_error;
 mod packer;
+mod place;
 mod publish;
 mod rewrite;
 mod worker;
@@ -22,7 +25,9 @@ use crate::engine::Engine;
 use crate::error::FsError;
 
 pub use figures::{LastError, Status, SyncReport};
-pub use open::OpenError;
+pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
+pub use open_error::OpenError;
+pub use place::Source;
 
 use layout::{Locks, Marker};
 use packer::Packer;
@@ -34,8 +39,8 @@ const CLOSE_UPLOAD: Duration = Duration::from_secs(30);
 /// What a volume is opened with.
 #[derive(Clone, Debug)]
 pub struct VolumeConfig {
-    /// Root of the directory store.
-    pub source_dir: PathBuf,
+    /// The store.
+    pub source: Source,
     /// Local state: one folder per volume is made below it.
     pub state_base: PathBuf,
     /// Where packs are cached; below the state folder when `None`.
@@ -54,6 +59,12 @@ pub struct VolumeConfig {
     pub read_deadline: Duration,
     /// Refuse mutations.
     pub read_only: bool,
+    /// Uploads at a time.
+    pub max_uploads: usize,
+    /// How long data rests before it is uploaded; the packer's own rest when that is longer.
+    pub upload_delay: Duration,
+    /// Mount for writing although the store ignores conditions, so that nothing keeps two machines apart.
+    pub trust_store: bool,
 }
 
 /// An open volume.
@@ -73,6 +84,8 @@ pub struct Volume {
     pub(crate) behind_since: Mutex<Option<Instant>>,
     pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
     pub(crate) read_only: bool,
+    /// The store ignores conditions, and was mounted all the same: none is put on the head.
+    pub(crate) unconditional: bool,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,
 }

@@ -1,6 +1,6 @@
 //! Opening a volume: find or make it in the store, bring the local state up, start what works behind the engine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -10,14 +10,16 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 use weldrfs_blockstore::{
-    CountingStore, DirStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore,
-    SegmentId, SegmentSettings, SegmentStore, StoreError,
+    CountingStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore, SegmentId,
+    SegmentSettings, SegmentStore,
 };
 use weldrfs_meta::{MetaError, MetaSettings, Namespace};
 
 use super::barrier::Barrier;
-use super::layout::{Folders, Locks, MARKER_KEY, Marker, holds_something_else};
-use super::packer::Packer;
+use super::layout::{Folders, Locks, MARKER_KEY, Marker};
+use super::open_error::OpenError;
+use super::packer::{PackPlan, Packer};
+use super::place::Place;
 use super::worker::{Waker, Worker};
 use super::{Volume, VolumeConfig, publish};
 use crate::clock::{Clock, SystemClock};
@@ -33,84 +35,8 @@ const REWRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often metadata goes to the store while something changes. A full copy each time, so not often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Why a volume cannot be opened. Every message says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The place holds something that is no volume.
-    #[error("{place} is not a WeldrFS volume ({detail}): give an empty or a new place")]
-    NotAVolume {
-        /// The place.
-        place: String,
-        /// What was found.
-        detail: String,
-    },
-    /// Only an existing volume can be mounted read-only.
-    #[error(
-        "there is no volume in {0}, and a read-only mount does not make one: mount it without `ro` once"
-    )]
-    NoVolume(String),
-    /// A newer program made it.
-    #[error(
-        "the volume has format version {found}, this program knows up to {known}: use a newer weldrfs"
-    )]
-    NewerFormat {
-        /// The version found.
-        found: u32,
-        /// The newest version known.
-        known: u32,
-    },
-    /// Somebody else has it.
-    #[error("the volume is already mounted by another process of this machine ({} is locked): unmount it there first", what.display())]
-    InUse {
-        /// What is locked.
-        what: PathBuf,
-    },
-    /// The local state cannot be made or written.
-    #[error("cannot use {}: {error}: check its permissions, or choose another place with -o state_dir=", dir.display())]
-    StateDir {
-        /// The folder.
-        dir: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// Local files are damaged.
-    #[error("the local state in {} is damaged ({error}): keep a copy of it; to go back to what the store holds, move the folder away and mount again", dir.display())]
-    DamagedState {
-        /// The folder.
-        dir: PathBuf,
-        /// What is damaged.
-        error: MetaError,
-    },
-    /// The head in the store was not written by this local state.
-    #[error("the store has gone on without the local state in {} (it holds operations up to {lsn}, published from elsewhere): move that folder away and mount again to take what the store holds; `-o ro` still shows the local state", dir.display())]
-    Diverged {
-        /// The folder.
-        dir: PathBuf,
-        /// The last operation the store holds.
-        lsn: u64,
-    },
-    /// The store failed.
-    #[error("the store cannot be used: {0}")]
-    Store(#[from] StoreError),
-    /// Anything else about the local state.
-    #[error("{0}")]
-    State(String),
-}
-
-impl From<MetaError> for OpenError {
-    fn from(error: MetaError) -> Self {
-        Self::State(error.to_string())
-    }
-}
-
-impl From<weldrfs_blockstore::Error> for OpenError {
-    fn from(error: weldrfs_blockstore::Error) -> Self {
-        Self::State(error.to_string())
-    }
-}
-
 impl Volume {
-    /// Opens a volume in a directory store, making it on first use.
+    /// Opens a volume, making it on first use.
     ///
     /// # Errors
     /// See [`OpenError`]. When the place is refused nothing has been made, locally or in the store.
@@ -130,21 +56,21 @@ impl Volume {
         runtime: tokio::runtime::Handle,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        let store = Arc::new(CountingStore::new(Arc::new(DirStore::open(
-            &config.source_dir,
-        )?)));
+        let place = Place::open(&config.source, &runtime)?;
+        let store = Arc::new(CountingStore::new(Arc::clone(&place.store)));
         let retrying: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
             Arc::clone(&store) as Arc<dyn ObjectStore>,
             RetrySettings::default(),
         ));
-        let marker = find_or_make(&config, &*retrying, &runtime, &*clock)?;
+        let asked = Place::impatient(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let marker = find_or_make(&config, &place, &asked, &runtime, &*clock)?;
         let folders = Folders::new(
             &config.state_base,
             &marker.volume,
             config.cache_dir.as_deref(),
         );
         folders.make()?;
-        let locks = Locks::take(&folders, &config.source_dir, config.read_only)?;
+        let locks = Locks::take(&folders, config.source.directory(), config.read_only)?;
         folders.check_whole()?;
         let in_store = match folders.has_metadata() {
             true => publish::published_lsn(&*retrying, &runtime, &folders, config.read_only)?,
@@ -171,7 +97,11 @@ impl Volume {
             Arc::clone(&engine),
             runtime.clone(),
             seed(),
-            staging_limit_bytes,
+            PackPlan {
+                staging_limit_bytes,
+                upload_delay: config.upload_delay,
+                max_uploads: config.max_uploads,
+            },
         ));
         let (pressure, hope) = (waker.clone(), Arc::downgrade(&packer));
         engine.set_pressure(Box::new(move || {
@@ -192,6 +122,8 @@ impl Volume {
             behind_since: Mutex::new(None),
             last_error,
             read_only: config.read_only,
+            // A directory always keeps its conditions.
+            unconditional: config.trust_store && config.source.directory().is_none(),
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
         });
@@ -247,28 +179,26 @@ impl Volume {
 
 fn find_or_make(
     config: &VolumeConfig,
+    place: &Place,
     store: &dyn ObjectStore,
     runtime: &tokio::runtime::Handle,
     clock: &dyn Clock,
 ) -> Result<Marker, OpenError> {
-    let place = store.describe();
+    let name = store.describe();
     match runtime.block_on(store.get(MARKER_KEY, None)) {
-        Ok(object) => return Marker::parse(&object.bytes, &place),
+        Ok(object) => {
+            let marker = Marker::parse(&object.bytes, &name)?;
+            if !config.read_only {
+                place.check_rights(store, &marker, config.trust_store, runtime)?;
+            }
+            return Ok(marker);
+        }
         Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(place.named(error).into()),
     }
-    let other = holds_something_else(&config.source_dir).map_err(|error| OpenError::StateDir {
-        dir: config.source_dir.clone(),
-        error,
-    })?;
-    if let Some(name) = other {
-        return Err(OpenError::NotAVolume {
-            place,
-            detail: format!("it holds \"{name}\" and no {MARKER_KEY}"),
-        });
-    }
+    place.check_empty(runtime)?;
     if config.read_only {
-        return Err(OpenError::NoVolume(place));
+        return Err(OpenError::NoVolume(name));
     }
     let id = PackId::random(&mut SmallRng::from_os_rng());
     let marker = Marker::new(
@@ -276,6 +206,7 @@ fn find_or_make(
         u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0),
     );
     runtime.block_on(marker.put(store))?;
+    place.check_rights(store, &marker, config.trust_store, runtime)?;
     Ok(marker)
 }
 
@@ -339,6 +270,7 @@ fn open_parts(
         frame_cache_bytes: config.frame_cache_bytes,
         free_floor_ratio: config.free_floor_ratio,
         read_deadline: config.read_deadline,
+        max_uploads: config.max_uploads,
         ..PacksConfig::new(&folders.packs)
     };
     let packs = Packs::open(
@@ -355,7 +287,12 @@ fn open_parts(
         clock,
         read_deadline: config.read_deadline,
         staging_limit_bytes,
-        space: config.source_dir.clone(),
+        // What a bucket holds has no end; what limits a mount of it is the local disk.
+        space: config
+            .source
+            .directory()
+            .unwrap_or(&folders.segments)
+            .to_owned(),
     })
 }
 

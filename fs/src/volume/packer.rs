@@ -1,6 +1,7 @@
 //! The packer: live bytes of sealed segments become packs, packs go to the store, and only then does the location
 //! table say so and the segment go. What died before that is never uploaded.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::task::JoinHandle;
 use weldrfs_blockstore::{PackBuilder, PackId, PackSettings, SegmentId};
 use weldrfs_meta::{ExtentId, PackRow, Pause, Piece};
 
@@ -52,6 +54,31 @@ enum Dead {
     Keep,
 }
 
+/// A pack on its way to the store.
+struct Flying {
+    id: PackId,
+    row: PackRow,
+    moved: Vec<(ExtentId, u64, u64)>,
+    upload: JoinHandle<Result<(), FsError>>,
+}
+
+/// What one round has begun: the pack that is being filled, and those on their way, oldest first.
+#[derive(Default)]
+struct Round {
+    making: Option<Making>,
+    flying: VecDeque<Flying>,
+}
+
+/// When and how much the packer works.
+#[derive(Clone, Debug)]
+pub(crate) struct PackPlan {
+    pub(crate) staging_limit_bytes: u64,
+    /// Data rests this long, and at least [`REST`].
+    pub(crate) upload_delay: Duration,
+    /// Uploads at a time.
+    pub(crate) max_uploads: usize,
+}
+
 /// The right to pack.
 pub(crate) struct Turn<'a>(MutexGuard<'a, SmallRng>);
 
@@ -60,7 +87,7 @@ pub(crate) struct Packer {
     engine: Arc<Engine>,
     runtime: tokio::runtime::Handle,
     settings: PackSettings,
-    staging_limit_bytes: u64,
+    plan: PackPlan,
     /// One round at a time; the ids' randomness.
     turn: Mutex<SmallRng>,
     /// When a sealed segment was first seen.
@@ -81,14 +108,14 @@ impl Packer {
         engine: Arc<Engine>,
         runtime: tokio::runtime::Handle,
         seed: u64,
-        staging_limit_bytes: u64,
+        plan: PackPlan,
     ) -> Self {
         let last = engine.pack_ids.read().keys().max().copied().unwrap_or(0);
         Self {
             engine,
             runtime,
             settings: PackSettings::default(),
-            staging_limit_bytes,
+            plan,
             turn: Mutex::new(SmallRng::seed_from_u64(seed)),
             seen: Mutex::default(),
             last_dead: Mutex::new(Instant::now()),
@@ -99,10 +126,15 @@ impl Packer {
         }
     }
 
+    fn rest(&self) -> Duration {
+        self.plan.upload_delay.max(REST)
+    }
+
     /// Packs what has rested long enough, or everything sealed when staging is short.
     pub(crate) fn round(&self, stop: &Waker) -> Result<(), FsError> {
         let segments = &self.engine.segments;
-        let short = segments.staged_bytes() as f64 > self.staging_limit_bytes as f64 * PRESSURE;
+        let short =
+            segments.staged_bytes() as f64 > self.plan.staging_limit_bytes as f64 * PRESSURE;
         if short || self.active_rests() {
             segments.seal_active();
         }
@@ -113,7 +145,9 @@ impl Packer {
             seen.retain(|id, _| sealed.iter().any(|s| s.id == *id));
             sealed
                 .iter()
-                .filter(|s| now.duration_since(*seen.entry(s.id).or_insert(now)) >= REST || short)
+                .filter(|s| {
+                    now.duration_since(*seen.entry(s.id).or_insert(now)) >= self.rest() || short
+                })
                 .map(|s| s.id)
                 .collect()
         };
@@ -216,17 +250,17 @@ impl Packer {
     ) -> Result<(), FsError> {
         let ns = &self.engine.ns;
         ns.checkpoint(ns.acknowledged())?;
-        let mut making = None;
-        for id in ns.segments()? {
+        let mut round = Round::default();
+        let packed = ns.segments()?.into_iter().try_for_each(|id| {
             self.pack_segment(
                 SegmentId(id),
-                &mut making,
+                &mut round,
                 &mut turn.0,
                 Dead::Keep,
                 Some(until),
-            )?;
-        }
-        self.finish(making.take(), Some(until))
+            )
+        });
+        self.finish(round, packed, Some(until))
     }
 
     /// Whether nothing was appended for a while although something waits.
@@ -236,7 +270,7 @@ impl Packer {
         if active.0 != staged {
             *active = (staged, Instant::now());
         }
-        staged > 0 && active.1.elapsed() >= REST
+        staged > 0 && active.1.elapsed() >= self.rest()
     }
 
     fn pack(
@@ -253,7 +287,8 @@ impl Packer {
         let ns = &self.engine.ns;
         // Everything that names these segments is in SQLite afterwards: they are sealed and nobody appends to them.
         ns.checkpoint(ns.acknowledged())?;
-        let mut making: Option<Making> = None;
+        let mut round = Round::default();
+        let mut packed = Ok(());
         let mut emptied = Vec::new();
         for id in ids {
             if enough() {
@@ -262,10 +297,13 @@ impl Packer {
             if !self.engine.segments.exists(*id) {
                 continue;
             }
-            self.pack_segment(*id, &mut making, &mut rng, Dead::Drop, until)?;
+            packed = self.pack_segment(*id, &mut round, &mut rng, Dead::Drop, until);
+            if packed.is_err() {
+                break;
+            }
             emptied.push(*id);
         }
-        self.finish(making.take(), until)?;
+        self.finish(round, packed, until)?;
         for id in emptied {
             // What could not be read, or was not moved for whatever reason, keeps its segment.
             if self.is_dead(id)? {
@@ -297,7 +335,7 @@ impl Packer {
     fn pack_segment(
         &self,
         id: SegmentId,
-        making: &mut Option<Making>,
+        round: &mut Round,
         rng: &mut SmallRng,
         fate: Dead,
         until: Option<Instant>,
@@ -330,13 +368,14 @@ impl Packer {
                     "packing took too long; the rest goes up later",
                 ));
             }
-            if making
+            if round
+                .making
                 .as_ref()
                 .is_some_and(|m| !m.builder.has_room(data.len() as u64))
             {
-                self.finish(making.take(), until)?;
+                self.launch(round, until)?;
             }
-            let current = making.get_or_insert_with(|| {
+            let current = round.making.get_or_insert_with(|| {
                 let id = PackId::random(rng);
                 Making {
                     builder: PackBuilder::new(id, &self.settings),
@@ -353,38 +392,75 @@ impl Packer {
         Ok(())
     }
 
-    /// Uploads a pack, in time if there is a limit, and, once that is confirmed, moves its extents.
-    fn finish(&self, making: Option<Making>, until: Option<Instant>) -> Result<(), FsError> {
-        let Some(Making { builder, id, moved }) = making else {
+    /// Begins to upload the pack that was filled, with a deadline; first waits for the oldest when as many as allowed are
+    /// on their way.
+    fn launch(&self, round: &mut Round, until: Option<Instant>) -> Result<(), FsError> {
+        let Some(Making { builder, id, moved }) = round.making.take() else {
             return Ok(());
         };
+        while round.flying.len() >= self.plan.max_uploads {
+            self.land(round)?;
+        }
         let built = builder.finish();
-        // The segments still have every byte of it: no local copy has to be made durable first.
-        let upload = self.engine.packs.upload_built(&built);
-        let left = until.map_or(UPLOAD_DEADLINE, |until| {
-            until.saturating_duration_since(Instant::now())
-        });
-        let uploaded = self
-            .runtime
-            .block_on(async { tokio::time::timeout(left, upload).await });
-        uploaded.map_err(|_| {
-            FsError::Late("the store did not take a pack in time; it goes up later")
-        })??;
-        let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
         let made_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as u64);
         let row = PackRow {
-            pack,
+            pack: self.next_pack.fetch_add(1, Ordering::Relaxed),
             id: id.0,
             bytes: built.bytes.len() as u64,
             raw_len: built.raw_len,
             extents: built.extents.len() as u64,
             made_ms,
         };
-        // A reader may meet the new place the moment it is committed.
-        self.engine.pack_ids.write().insert(pack, id);
-        self.engine.ns.move_extents(Some(row), moved, Vec::new())?;
+        let left = until.map_or(UPLOAD_DEADLINE, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        let packs = Arc::clone(&self.engine.packs);
+        round.flying.push_back(Flying {
+            id,
+            row,
+            moved,
+            // The segments still have every byte of it: no local copy has to be made durable first.
+            upload: self.runtime.spawn(async move {
+                let uploaded = tokio::time::timeout(left, packs.upload_built(&built)).await;
+                let late =
+                    |_| FsError::Late("the store did not take a pack in time; it goes up later");
+                Ok(uploaded.map_err(late)??)
+            }),
+        });
         Ok(())
+    }
+
+    /// Waits for the oldest upload and, once it is confirmed, moves the pack's extents. It has its deadline, so this
+    /// ends.
+    fn land(&self, round: &mut Round) -> Result<(), FsError> {
+        let Some(flying) = round.flying.pop_front() else {
+            return Ok(());
+        };
+        let uploaded = self.runtime.block_on(flying.upload);
+        uploaded.map_err(|_| FsError::Late("an upload was abandoned"))??;
+        // A reader may meet the new place the moment it is committed.
+        let (pack, row) = (flying.row.pack, flying.row);
+        self.engine.pack_ids.write().insert(pack, flying.id);
+        self.engine
+            .ns
+            .move_extents(Some(row), flying.moved, Vec::new())?;
+        Ok(())
+    }
+
+    /// Ends a round that went as `packed` says: what is on its way lands in any case. The first error is returned.
+    fn finish(
+        &self,
+        mut round: Round,
+        packed: Result<(), FsError>,
+        until: Option<Instant>,
+    ) -> Result<(), FsError> {
+        let mut outcome = packed.and_then(|()| self.launch(&mut round, until));
+        while !round.flying.is_empty() {
+            let landed = self.land(&mut round);
+            outcome = outcome.and(landed);
+        }
+        outcome
     }
 }

@@ -18,12 +18,12 @@ use weldrfs_meta::{Lsn, MetaError};
 use super::figures::SyncReport;
 use super::layout::Folders;
 use super::lineage::Lineage;
-use super::open::OpenError;
+use super::open_error::OpenError;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
 
 /// Key of the head.
-const HEAD_KEY: &str = "head.json";
+pub(super) const HEAD_KEY: &str = "head.json";
 /// Compression of a copy of the database.
 const ZSTD_LEVEL: i32 = 3;
 /// Rounds of packing in one sync; each takes what came during the one before.
@@ -278,6 +278,10 @@ impl Volume {
             }
             Err(error) if error.is_not_found() => (None, PutCondition::IfAbsent),
             Err(error) => return Err(FsError::Store(error)),
+        };
+        let condition = match self.unconditional {
+            true => PutCondition::Always,
+            false => condition,
         };
         match &old {
             Some(old) if lineage.knows(&old.snapshot) => {

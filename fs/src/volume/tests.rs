@@ -31,7 +31,7 @@ impl Machine {
 
     fn config(&self, state: &str) -> VolumeConfig {
         VolumeConfig {
-            source_dir: self.path("store"),
+            source: Source::Directory(self.path("store")),
             state_base: self.path(state),
             cache_dir: None,
             cache_bytes: 1 << 30,
@@ -41,6 +41,9 @@ impl Machine {
             checkpoint_interval: Duration::from_millis(50),
             read_deadline: Duration::from_secs(10),
             read_only: false,
+            max_uploads: 5,
+            upload_delay: Duration::ZERO,
+            trust_store: false,
         }
     }
 

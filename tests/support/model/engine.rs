@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use weldrfs_fs::{
-    Caller, FallocMode, FsError, Ino, RenameFlags, SetAttr, TimeSet, Volume, VolumeConfig, Whence,
+    Caller, FallocMode, FsError, Ino, RenameFlags, SetAttr, Source, TimeSet, Volume, VolumeConfig,
+    Whence,
 };
 
 /// A volume on a `file://` store below one folder.
@@ -37,7 +38,7 @@ impl EngineSubject {
         let store = self.folder.join("store");
         std::fs::create_dir_all(&store).expect("the store's folder can be made");
         let config = VolumeConfig {
-            source_dir: store,
+            source: Source::Directory(store),
             state_base: self.folder.join("state"),
             cache_dir: None,
             cache_bytes: 256 << 20,
@@ -49,6 +50,9 @@ impl EngineSubject {
             checkpoint_interval: Duration::from_millis(50),
             read_deadline: Duration::from_secs(30),
             read_only: false,
+            max_uploads: 5,
+            upload_delay: Duration::ZERO,
+            trust_store: false,
         };
         let opened = Volume::open(config, self.runtime.handle().clone()).expect("the volume opens");
         self.volume = Some(opened);

@@ -1,0 +1,226 @@
+//! What lies between client and objects: latency, bandwidth, faults, counting.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::CONTENT_LENGTH;
+use hyper::service::service_fn;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpResponse};
+use tokio::net::TcpListener;
+
+use super::faults::{Answer, Rule, Verb};
+use super::objects::Objects;
+use super::{ACCESS_KEY, SECRET_KEY};
+
+/// Requests of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct VerbCounts {
+    pub(crate) requests: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+}
+
+/// Requests of all kinds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) get: VerbCounts,
+    pub(crate) put: VerbCounts,
+    pub(crate) head: VerbCounts,
+    pub(crate) list: VerbCounts,
+    pub(crate) delete: VerbCounts,
+}
+
+impl Counts {
+    fn of(&mut self, verb: Verb) -> &mut VerbCounts {
+        match verb {
+            Verb::Get => &mut self.get,
+            Verb::Put => &mut self.put,
+            Verb::Head => &mut self.head,
+            Verb::List => &mut self.list,
+            Verb::Delete => &mut self.delete,
+        }
+    }
+}
+
+pub(super) struct Wire {
+    latency: Mutex<Duration>,
+    bandwidth: Option<u64>,
+    /// When the line is free again.
+    free_at: Mutex<Instant>,
+    rules: Mutex<Vec<Rule>>,
+    counts: Mutex<Counts>,
+    /// Puts under way, and the most there ever were.
+    puts: Mutex<(usize, usize)>,
+}
+
+/// One put under way.
+struct PutUnderWay<'a>(&'a Wire);
+
+impl<'a> PutUnderWay<'a> {
+    fn begin(wire: &'a Wire) -> Self {
+        let mut puts = wire.puts.lock();
+        puts.0 += 1;
+        puts.1 = puts.1.max(puts.0);
+        Self(wire)
+    }
+}
+
+impl Drop for PutUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.puts.lock().0 -= 1;
+    }
+}
+
+impl Wire {
+    pub(super) fn new(latency: Duration, bandwidth: Option<u64>) -> Self {
+        Self {
+            latency: Mutex::new(latency),
+            bandwidth,
+            free_at: Mutex::new(Instant::now()),
+            rules: Mutex::default(),
+            counts: Mutex::default(),
+            puts: Mutex::default(),
+        }
+    }
+
+    pub(super) fn most_puts_at_once(&self) -> usize {
+        self.puts.lock().1
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        *self.counts.lock()
+    }
+
+    pub(super) fn set_latency(&self, latency: Duration) {
+        *self.latency.lock() = latency;
+    }
+
+    pub(super) fn add(&self, rule: Rule) {
+        self.rules.lock().push(rule);
+    }
+
+    pub(super) fn clear(&self) {
+        self.rules.lock().clear();
+    }
+
+    fn rule(&self, verb: Verb, path: &str) -> Option<Answer> {
+        let mut rules = self.rules.lock();
+        let rule = rules.iter_mut().find(|rule| rule.fits(verb, path))?;
+        if let Some(left) = &mut rule.left {
+            *left -= 1;
+        }
+        Some(rule.answer.clone())
+    }
+
+    /// Waits as long as `bytes` take on a line that all requests share.
+    async fn carry(&self, bytes: u64) {
+        let Some(bandwidth) = self.bandwidth else {
+            return;
+        };
+        let until = {
+            let mut free_at = self.free_at.lock();
+            let begin = (*free_at).max(Instant::now());
+            *free_at = begin + Duration::from_secs_f64(bytes as f64 / bandwidth as f64);
+            *free_at
+        };
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    async fn handle(
+        &self,
+        service: &S3Service,
+        request: Request<Incoming>,
+    ) -> Result<HttpResponse, s3s::HttpError> {
+        let verb = verb_of(&request);
+        let _put = (verb == Verb::Put).then(|| PutUnderWay::begin(self));
+        let received = request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|len| len.to_str().ok()?.parse().ok())
+            .unwrap_or(0);
+        {
+            let mut counts = self.counts.lock();
+            let of = counts.of(verb);
+            of.requests += 1;
+            of.received_bytes += received;
+        }
+        let latency = *self.latency.lock();
+        tokio::time::sleep(latency).await;
+        self.carry(received).await;
+        let answer = match self.rule(verb, request.uri().path()) {
+            None => service.call(request.map(Body::from)).await?,
+            Some(Answer::LostAfter(status, code)) => {
+                service.call(request.map(Body::from)).await?;
+                refusal(status, code)
+            }
+            Some(Answer::Code(status, code)) => refusal(status, code),
+            Some(Answer::OtherRegion(region)) => {
+                let mut response = refusal(301, "PermanentRedirect");
+                response
+                    .headers_mut()
+                    .insert("x-amz-bucket-region", region.parse().unwrap());
+                response
+            }
+            Some(Answer::Page(status)) => {
+                let mut response =
+                    HttpResponse::new(Body::from("<html><body>hello</body></html>".to_owned()));
+                *response.status_mut() = status.try_into().unwrap();
+                response
+            }
+            Some(Answer::Silence(span)) => {
+                tokio::time::sleep(span).await;
+                refusal(500, "InternalError")
+            }
+        };
+        let sent = answer.body().size_hint().lower();
+        self.carry(sent).await;
+        self.counts.lock().of(verb).sent_bytes += sent;
+        Ok(answer)
+    }
+}
+
+pub(super) async fn serve(listener: TcpListener, objects: Arc<Objects>, wire: Arc<Wire>) {
+    let mut builder = S3ServiceBuilder::new(objects.service());
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let service = builder.build();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (service, wire) = (service.clone(), Arc::clone(&wire));
+        drop(stream.set_nodelay(true));
+        tokio::spawn(async move {
+            let handler = service_fn(|request| wire.handle(&service, request));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), handler);
+            // The client may close whenever it likes.
+            drop(connection.await);
+        });
+    }
+}
+
+fn verb_of(request: &Request<Incoming>) -> Verb {
+    let query = request.uri().query().unwrap_or_default();
+    match *request.method() {
+        Method::PUT => Verb::Put,
+        Method::HEAD => Verb::Head,
+        Method::POST | Method::DELETE => Verb::Delete,
+        _ if query.contains("list-type") => Verb::List,
+        _ => Verb::Get,
+    }
+}
+
+fn refusal(status: u16, code: &str) -> HttpResponse {
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>planted</Message></Error>"
+    );
+    let mut response = HttpResponse::new(Body::from(body));
+    *response.status_mut() = status.try_into().unwrap();
+    response
+        .headers_mut()
+        .insert("content-type", "application/xml".parse().unwrap());
+    response
+}
