@@ -1,6 +1,7 @@
 //! From a MOUNTPOINT on the command line to the volume that serves it.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use weldrfs_control::BlockingVolumeClient;
 
@@ -9,6 +10,11 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::mount_table::{MountTable, resolve};
 use crate::registry::{MountRecord, Registry};
+use crate::unmounting::{Liveness, liveness};
+
+/// How long a mount that answers may take to note where its state is, and how often to look.
+const NOTE_WAIT: Duration = Duration::from_secs(5);
+const NOTE_POLL: Duration = Duration::from_millis(20);
 
 /// The registry that commands look in: `state_dir` if it was given, the usual places as well.
 pub(crate) fn registry(state_dir: Option<PathBuf>, environment: &Environment) -> Registry {
@@ -54,7 +60,7 @@ pub(crate) fn mountpoint_of(path: &Path) -> Result<PathBuf, Failure> {
 pub(crate) fn running_mount(path: &Path, registry: &Registry) -> Result<MountRecord, Failure> {
     let mountpoint = mountpoint_of(path)?;
     let shown = mountpoint.display();
-    let record = registry.at(&mountpoint).ok_or_else(|| {
+    let record = fresh_record(&mountpoint, registry).ok_or_else(|| {
         Failure::Invocation(format!(
             "{shown} is mounted, but where its state is is not known here: run as the user who mounted it, or give \
              --state-dir DIR as in its -o state_dir=DIR"
@@ -67,6 +73,22 @@ pub(crate) fn running_mount(path: &Path, registry: &Registry) -> Result<MountRec
         )));
     }
     Ok(record)
+}
+
+/// The record of a mount. A mount shows in the table a moment before its process notes where it is, so one that answers
+/// is given that moment.
+fn fresh_record(mountpoint: &Path, registry: &Registry) -> Option<MountRecord> {
+    let deadline = Instant::now() + NOTE_WAIT;
+    loop {
+        let record = registry.at(mountpoint);
+        let is_settled = record.as_ref().is_some_and(MountRecord::is_running)
+            || Instant::now() >= deadline
+            || !matches!(liveness(mountpoint), Liveness::Answers);
+        if is_settled {
+            return record;
+        }
+        std::thread::sleep(NOTE_POLL);
+    }
 }
 
 /// A client of the running mount that `path` lies on.

@@ -95,6 +95,9 @@ pub(crate) struct Packer {
     next_pack: AtomicU64,
     /// When dead segments were last looked for while packing fails.
     last_dead: Mutex<Instant>,
+    /// Segments that keep something after they were packed. Only a sync looks at them again, so that they take no turns
+    /// from others.
+    stuck: Mutex<FxHashSet<SegmentId>>,
     /// Extents that cannot be read.
     damaged: Mutex<FxHashSet<ExtentId>>,
     /// Set while the last attempt was a failure.
@@ -119,6 +122,7 @@ impl Packer {
             turn: Mutex::new(SmallRng::seed_from_u64(seed)),
             seen: Mutex::default(),
             last_dead: Mutex::new(Instant::now()),
+            stuck: Mutex::default(),
             damaged: Mutex::default(),
             failing: Mutex::default(),
             next_pack: AtomicU64::new(last + 1),
@@ -143,8 +147,10 @@ impl Packer {
             let mut seen = self.seen.lock();
             let sealed = segments.sealed();
             seen.retain(|id, _| sealed.iter().any(|s| s.id == *id));
+            let stuck = self.stuck.lock();
             sealed
                 .iter()
+                .filter(|s| !stuck.contains(&s.id))
                 .filter(|s| {
                     now.duration_since(*seen.entry(s.id).or_insert(now)) >= self.rest() || short
                 })
@@ -309,6 +315,8 @@ impl Packer {
             if self.is_dead(id)? {
                 self.engine.segments.release(id)?;
                 self.seen.lock().remove(&id);
+            } else {
+                self.stuck.lock().insert(id);
             }
         }
         Ok(())
