@@ -11,7 +11,7 @@ mod volume;
 
 pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use engine::{Attr, Caller, DirEntry, Engine, Kind, SetAttr, StatFs};
+pub use engine::{Attr, Caller, DirEntry, Engine, Kind, StatFs};
 pub use error::FsError;
 pub use volume::{
     Destroyed, LastError, OpenError, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,
@@ -23,5 +23,6 @@ pub use weldrfs_blockstore::{
 };
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
-    CheckReport, FallocMode, Finding, Ino, Lsn, ROOT_INO, RenameFlags, TimeSet, XattrMode,
+    AttrChange, CheckReport, FallocMode, Finding, Ino, Lsn, ROOT_INO, RenameFlags, TimeSet,
+    XattrMode,
 };

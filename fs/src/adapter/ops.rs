@@ -13,11 +13,11 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use weldrfs_meta::{FallocMode, SeekTo, XattrMode};
+use weldrfs_meta::{AttrChange, FallocMode, SeekTo, XattrMode};
 
 use super::convert::{ino, ns, time_set};
 use super::{Adapter, GENERATION, Readdirplus, convert, empty, errno};
-use crate::engine::{Caller, Kind, SetAttr};
+use crate::engine::{Caller, Kind};
 use crate::error::FsError;
 
 /// Requests the kernel may have under way in the background (read-ahead, write-back).
@@ -125,7 +125,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = SetAttr {
+        let set = AttrChange {
             mode,
             uid,
             gid,
@@ -134,13 +134,9 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_set),
             ctime_ns: ctime.map(ns),
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
-            kill_suid: size.is_some() && req.uid() != 0,
+            kill_priv: size.is_some() && req.uid() != 0,
         };
-        self.attr(
-            "setattr",
-            self.engine.setattr(ino(node), set, &caller(req)),
-            reply,
-        );
+        self.attr("setattr", self.engine.setattr(ino(node), set), reply);
     }
 
     fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {

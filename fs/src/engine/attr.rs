@@ -1,7 +1,7 @@
 //! Attributes: plain values for whoever drives the engine, and the operations that read and change them.
 
 use bytes::Bytes;
-use weldrfs_meta::{AttrChange, Ino, InodeRow, TimeSet, XattrMode};
+use weldrfs_meta::{AttrChange, Ino, InodeRow, XattrMode};
 
 use super::{Engine, Result};
 use crate::error::FsError;
@@ -125,27 +125,6 @@ impl From<InodeRow> for Attr {
     }
 }
 
-/// What to change; `None` leaves a thing alone.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct SetAttr {
-    /// Permission bits.
-    pub mode: Option<u32>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
-    /// Size in bytes.
-    pub size: Option<u64>,
-    /// Last access.
-    pub atime: Option<TimeSet>,
-    /// Last change of the content.
-    pub mtime: Option<TimeSet>,
-    /// Last change of the inode.
-    pub ctime_ns: Option<i64>,
-    /// With `size`: the caller may not keep set-id bits.
-    pub kill_suid: bool,
-}
-
 /// What `statfs` answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StatFs {
@@ -183,18 +162,7 @@ impl Engine {
     ///
     /// # Errors
     /// `ENOENT`, `EISDIR`, `EINVAL`, `EFBIG`.
-    pub fn setattr(&self, ino: Ino, set: SetAttr, caller: &Caller) -> Result<Attr> {
-        let _ = caller;
-        let change = AttrChange {
-            mode: set.mode,
-            uid: set.uid,
-            gid: set.gid,
-            size: set.size,
-            atime: set.atime,
-            mtime: set.mtime,
-            ctime_ns: set.ctime_ns,
-            kill_priv: set.kill_suid,
-        };
+    pub fn setattr(&self, ino: Ino, change: AttrChange) -> Result<Attr> {
         Ok(self.ns.setattr(ino, &change, self.now_ns())?.into())
     }
 

@@ -21,7 +21,7 @@ use crate::error::FsError;
 
 use lookups::Lookups;
 
-pub use attr::{Attr, Caller, Kind, SetAttr, StatFs};
+pub use attr::{Attr, Caller, Kind, StatFs};
 pub use names::DirEntry;
 
 /// Shorthand for the engine's results.

@@ -81,7 +81,8 @@ impl Namespace {
     }
 
     /// What POSIX and Linux take from a file that somebody without privilege writes to, or whose owner changes:
-    /// set-user-id, set-group-id where the group may execute, and file capabilities.
+    /// set-user-id, set-group-id where the group may execute, and file capabilities. Capabilities go in any case, set-id
+    /// bits only with `mode_too`.
     pub(super) fn kill_priv(&self, tx: &mut Tx<'_>, at: At, mode_too: bool) -> Result<()> {
         let row = tx.row_mut(at);
         if mode_too {

@@ -10,7 +10,7 @@ use crate::rows::{Location, MAX_FILE_BYTES, Place};
 use crate::settings::MAX_GROWN_EXTENT_BYTES;
 
 use super::Namespace;
-use super::tx::{At, Tx};
+use super::tx::Tx;
 
 /// Pieces that one `share` copies at most; a caller asks again for the rest.
 const SHARED_PIECES: usize = 4096;
@@ -93,29 +93,22 @@ impl Namespace {
             Some(before) => self.grow(&mut tx, &write, before)?,
             None => false,
         };
-        let (offset, len) = (write.offset, write.len);
         if !grown {
             self.place(&mut tx, &write);
         }
         let row = tx.row_mut(at);
         row.size = row.size.max(end);
-        row.allocated = row.allocated + len - freed;
+        row.allocated = row.allocated + write.len - freed;
         row.mtime_ns = now_ns;
         row.ctime_ns = now_ns;
         let size = row.size;
         let allocated = row.allocated;
-        debug_assert!(offset < size);
-        self.drop_privileges(&mut tx, at, write.kill_priv)?;
+        self.kill_priv(&mut tx, at, write.kill_priv)?;
         if runs > MANY_RUNS && allocated / (runs as u64) < SMALL_RUN_BYTES {
             tx.state.fragmented.insert(write.ino);
         }
         tx.commit()?;
         Ok(size)
-    }
-
-    /// Capabilities never survive a write; set-id bits only that of a privileged writer.
-    fn drop_privileges(&self, tx: &mut Tx<'_>, at: At, kill_priv: bool) -> Result<()> {
-        self.kill_priv(tx, at, kill_priv)
     }
 
     /// Lets the run before the write go on, where its bytes end just where the new ones begin.
@@ -264,7 +257,7 @@ impl Namespace {
         row.allocated -= freed.min(row.allocated);
         row.mtime_ns = now_ns;
         row.ctime_ns = now_ns;
-        self.drop_privileges(&mut tx, at, kill_priv)?;
+        self.kill_priv(&mut tx, at, kill_priv)?;
         tx.commit()?;
         Ok(())
     }
@@ -331,14 +324,9 @@ impl Namespace {
         row.allocated = row.allocated + shared - freed;
         row.mtime_ns = now_ns;
         row.ctime_ns = now_ns;
-        self.drop_privileges(&mut tx, target, kill_priv)?;
+        self.kill_priv(&mut tx, target, kill_priv)?;
         tx.commit()?;
         Ok(len)
-    }
-
-    /// Whether a file still uses exactly these runs in the range they span: what a rewrite must know before it commits.
-    pub fn still_is(&self, ino: Ino, offset: u64, len: u64, pieces: &[Piece]) -> Result<bool> {
-        Ok(self.map(ino, offset, len)?.1 == pieces)
     }
 
     /// Replaces the runs of a range with one new extent, if they are still `expected`; times and size stay. Returns

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use weldrfs_fs::{
-    Caller, FallocMode, FsError, Ino, RenameFlags, SetAttr, Source, TimeSet, Volume, VolumeConfig,
-    Whence,
+    AttrChange, Caller, FallocMode, FsError, Ino, RenameFlags, Source, TimeSet, Volume,
+    VolumeConfig, Whence,
 };
 
 /// A volume on a `file://` store below one folder.
@@ -100,9 +100,7 @@ fn perform(volume: &Volume, op: &Op, ino: &dyn Fn(Id) -> Ino) -> Result<Answer, 
     Ok(match op {
         Op::Lookup { dir, name } => seen(&engine.lookup(ino(*dir), name)?),
         Op::Getattr { node } => seen(&engine.getattr(ino(*node))?),
-        Op::Setattr { node, change } => {
-            seen(&engine.setattr(ino(*node), attributes(change), &caller(0, 0))?)
-        }
+        Op::Setattr { node, change } => seen(&engine.setattr(ino(*node), attributes(change))?),
         Op::Readlink { node } => Answer::Bytes(engine.readlink(ino(*node))?.to_vec()),
         Op::Make {
             dir,
@@ -234,12 +232,12 @@ fn caller(uid: u32, gid: u32) -> Caller {
     Caller { uid, gid }
 }
 
-fn attributes(change: &Change) -> SetAttr {
+fn attributes(change: &Change) -> AttrChange {
     let time = |time: Time| match time {
         Time::Now => TimeSet::Now,
         Time::At(at) => TimeSet::At(at),
     };
-    SetAttr {
+    AttrChange {
         mode: change.mode,
         uid: change.uid,
         gid: change.gid,
@@ -247,7 +245,7 @@ fn attributes(change: &Change) -> SetAttr {
         atime: change.atime.map(time),
         mtime: change.mtime.map(time),
         ctime_ns: None,
-        kill_suid: change.kill_suid,
+        kill_priv: change.kill_suid,
     }
 }
 
