@@ -25,6 +25,8 @@ use crate::volume_service::{Started, VolumeService};
 const RUNTIME_THREADS: usize = 2;
 /// How long files that are open may go on being used after a signal asked the mount to stop.
 const STOP_GRACE: Duration = Duration::from_secs(20);
+/// How long the session of a mount that is gone may take to say so.
+const END_NOTICE: Duration = Duration::from_secs(1);
 /// How long the runtime's last tasks may take to end.
 const RUNTIME_GRACE: Duration = Duration::from_secs(5);
 
@@ -196,6 +198,12 @@ fn mounted(
             })
         })
         .and_then(|()| readiness.announce());
+    if announced.is_err() && was_unmounted(woken) {
+        // It was there, and somebody has unmounted it since: that is an end like any other.
+        tracing::info!("unmounted as soon as it was mounted");
+        registry.forget(record);
+        return readiness.announce();
+    }
     match &announced {
         Ok(()) => tracing::info!(mountpoint = %plan.mountpoint.display(), "mounted"),
         Err(_) => take_away(&unmounter),
@@ -203,6 +211,11 @@ fn mounted(
     let ended = wait_for_end(woken, &unmounter, announced.is_err());
     registry.forget(record);
     announced.and(ended)
+}
+
+/// Whether the session has ended in order, or does so in a moment.
+fn was_unmounted(woken: &Receiver<Event>) -> bool {
+    matches!(woken.recv_timeout(END_NOTICE), Ok(Event::Ended(Ok(()))))
 }
 
 /// The mount is in the kernel's table and its root answers.
