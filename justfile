@@ -32,7 +32,7 @@ deny:
 full:
     scripts/dev full
 
-# Show that the kill test finds a planted bug.
+# Show that the kill test, fsx and the comparison with ext4 find planted bugs.
 planted:
     scripts/dev planted
 
@@ -40,9 +40,9 @@ planted:
 inputs SIZE="small":
     scripts/dev inputs {{SIZE}}
 
-# The coding workload on the local disk and on a mount, side by side.
-e2e SIZE="small":
-    scripts/dev e2e {{SIZE}}
+# Benchmarks beside other file systems.
+bench *ARGS:
+    scripts/dev bench {{ARGS}}
 
 # What CI runs.
 ci:

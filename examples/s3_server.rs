@@ -2,7 +2,8 @@
 //!
 //!     cargo run --example s3_server -- [--port N] [--latency-ms N] [--bandwidth-mb N] [--bucket NAME] [DIR]
 //!
-//! Prints its endpoint and keys, then serves until stdin ends or it is stopped; prints its counts when stdin ends.
+//! Prints its endpoint and keys, then serves until stdin ends or it is stopped. Each line on stdin is a command that is
+//! answered with one line: `counts` with requests and bytes as JSON, `latency N` (milliseconds) with `ok`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,10 +14,10 @@
 #[path = "../tests/support/s3_server/mod.rs"]
 mod s3_server;
 
-use std::io::Read as _;
+use std::io::Write as _;
 use std::time::Duration;
 
-use s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, Settings};
+use s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, Settings, VerbCounts};
 
 fn main() {
     let mut settings = Settings::default();
@@ -42,8 +43,41 @@ fn main() {
     println!("bucket={bucket}");
     println!("access_key_id={ACCESS_KEY}");
     println!("secret_access_key={SECRET_KEY}");
+    std::io::stdout().flush().unwrap();
     // Whoever started this closes the pipe, or never does.
-    drop(std::io::stdin().read_to_end(&mut Vec::new()));
-    println!("{:?}", server.counts());
-    println!("bytes={}", server.bytes_of(&bucket));
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let answer = match line.split_once(' ') {
+            None if line == "counts" => counts(&server, &bucket),
+            Some(("latency", ms)) if ms.parse::<u64>().is_ok() => {
+                server.set_latency(Duration::from_millis(ms.parse().unwrap()));
+                "ok".into()
+            }
+            _ => "this takes: counts, latency N".into(),
+        };
+        println!("{answer}");
+        // A pipe is not flushed at the end of a line.
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+/// Everything so far, as one line of JSON.
+fn counts(server: &S3Server, bucket: &str) -> String {
+    let of = |counts: VerbCounts| {
+        serde_json::json!({
+            "requests": counts.requests,
+            "received_bytes": counts.received_bytes,
+            "sent_bytes": counts.sent_bytes,
+        })
+    };
+    let all = server.counts();
+    serde_json::json!({
+        "get": of(all.get),
+        "put": of(all.put),
+        "head": of(all.head),
+        "list": of(all.list),
+        "delete": of(all.delete),
+        "objects": server.keys(bucket).len(),
+        "bytes": server.bytes_of(bucket),
+    })
+    .to_string()
 }

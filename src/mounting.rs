@@ -45,8 +45,21 @@ impl OpenVolume {
             max_uploads: options.max_uploads,
             upload_delay: options.upload_delay,
             trust_store: !options.conditional_writes,
+            store_wait: match (options.writeback, options.fsync_remote) {
+                (false, _) => weldrfs_fs::StoreWait::FsyncAndClose,
+                (true, true) => weldrfs_fs::StoreWait::Fsync,
+                (true, false) => weldrfs_fs::StoreWait::Never,
+            },
         };
-        let volume = weldrfs_fs::Volume::open(config, runtime).map_err(|error| {
+        let clock: Arc<dyn weldrfs_fs::Clock> = match options.kernel_writeback {
+            // The kernel then stamps writes itself.
+            true => Arc::new(
+                weldrfs_fs::KernelClock::new()
+                    .map_err(|error| Failure::system("cannot make a file in memory", &error))?,
+            ),
+            false => Arc::new(weldrfs_fs::SystemClock),
+        };
+        let volume = weldrfs_fs::Volume::open_with(config, runtime, clock).map_err(|error| {
             Failure::Mount(format!(
                 "cannot open the volume {}: {error}",
                 plan.source.text
@@ -112,6 +125,7 @@ impl OpenVolume {
             }),
             inodes: status.inodes,
             used_bytes: status.used_bytes,
+            kept_awake_ms: status.kept_awake_ms,
             ..VolumeStatus::default()
         }
     }
@@ -302,5 +316,6 @@ fn settings(plan: &Plan) -> weldrfs_fs::FuseSettings {
         kernel_writeback: options.kernel_writeback,
         max_write: options.max_write,
         max_readahead: options.max_readahead,
+        low_latency: options.low_latency,
     }
 }

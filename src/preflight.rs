@@ -38,6 +38,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What serves the bucket; `None` for a directory.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.access.as_ref().map(|access| access.endpoint.as_str())
+    }
+
     /// Checks everything that can be checked without making anything.
     ///
     /// # Errors

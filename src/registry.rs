@@ -25,6 +25,10 @@ pub(crate) struct MountRecord {
     pub(crate) boot_id: String,
     pub(crate) volume_id: String,
     pub(crate) source: String,
+    /// What serves the bucket; a bucket of the same name elsewhere is another one. `None` for directories, and in the
+    /// notes of older versions.
+    #[serde(default)]
+    pub(crate) endpoint: Option<String>,
     /// Lossy where it is not UTF-8, and compared that way.
     pub(crate) mountpoint: String,
     pub(crate) state_dir: PathBuf,
@@ -236,6 +240,7 @@ mod tests {
             boot_id: own.boot_id,
             volume_id: "v1".into(),
             source: "file:///srv".into(),
+            endpoint: None,
             mountpoint: mountpoint.into(),
             state_dir: state_dir.to_owned(),
             socket: state_dir.join("volume.sock"),

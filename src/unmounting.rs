@@ -133,6 +133,7 @@ mod tests {
             boot_id: own.boot_id,
             volume_id: "v".into(),
             source: "s".into(),
+            endpoint: None,
             mountpoint: "/m".into(),
             state_dir: "/s".into(),
             socket: "/s/volume.sock".into(),

@@ -8,7 +8,8 @@ stages themselves live in the *_input.py files beside this one.
 
 Makes: repo/ (git), app/ (Vite, React, TypeScript), crate/ (Rust), bin/bun, the
 package managers' caches that let installs run without a network, and manifest.json
-with what to expect of each.
+with what to expect of each. Only when asked for, because the workload itself does
+without: pnpm/ (the program, a lock file, a store) and git/ (git's sources, built).
 """
 
 import argparse
@@ -21,6 +22,8 @@ sys.dont_write_bytecode = True  # nothing is left beside the sources
 
 import app_input  # noqa: E402
 import crate_input  # noqa: E402
+import git_input  # noqa: E402
+import pnpm_input  # noqa: E402
 import repo_input  # noqa: E402
 from stages import Stages  # noqa: E402
 
@@ -38,7 +41,7 @@ def main():
                         help="folder for the inputs; a folder per size is made in it")
     parser.add_argument("--size", choices=["small", "full"], default="small",
                         help="small: for every test run; full: for measuring (default: small)")
-    parser.add_argument("--only", action="append", choices=["repo", "app", "crate"],
+    parser.add_argument("--only", action="append", choices=["repo", "app", "crate", "pnpm", "git"],
                         help="make only this stage (may be repeated)")
     args = parser.parse_args()
 
@@ -52,6 +55,10 @@ def main():
             stages.run("app", app_input.recipe(args.size), app_input.make)
         if "crate" in wanted:
             stages.run("crate", crate_input.recipe(), crate_input.make)
+        if "pnpm" in wanted:
+            stages.run("pnpm", pnpm_input.recipe(args.size), pnpm_input.make)
+        if "git" in wanted:
+            stages.run("git", git_input.recipe(), git_input.make)
     print(out)
 
 

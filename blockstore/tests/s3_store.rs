@@ -273,11 +273,18 @@ async fn what_may_pass_is_retried_and_what_may_not_is_not() {
     assert!(store.get("key", None).await.is_err());
     assert_eq!(server.counts().get.requests - before, 1);
     server.clear();
-    // A lost answer is not a refusal: the object is there.
+    // A lost answer is not a refusal: the object is there, and whoever put it is told so.
     server.add(Rule::on(Verb::Put, Answer::LostAfter(500, "InternalError")).times(1));
+    let before = server.counts().put.requests;
     let lost = store.put("new", text("y"), PutCondition::IfAbsent).await;
-    assert!(lost.unwrap_err().is_ambiguous());
+    assert_eq!(lost.unwrap(), store.head("new").await.unwrap().version);
+    assert_eq!(server.counts().put.requests - before, 1);
     assert_eq!(store.get("new", None).await.unwrap().bytes, text("y"));
+    let again = store.put("new", text("z"), PutCondition::IfAbsent).await;
+    assert_eq!(
+        again.unwrap_err(),
+        StoreError::PreconditionFailed { key: "new".into() }
+    );
 }
 
 /// The error of reading one object with `settings`.

@@ -48,6 +48,8 @@ pub struct VolumeStatus {
     pub inodes: u64,
     /// Bytes of file content in use, as `statfs` reports them.
     pub used_bytes: u64,
+    /// Milliseconds for which processors were kept awake for requests; `None` where they are not.
+    pub kept_awake_ms: Option<u64>,
 }
 
 /// Which volume this is and where it is mounted. Paths that are not UTF-8 are shown lossily.
@@ -185,7 +187,7 @@ mod tests {
             names.sort();
             names
         };
-        let all = "api_version behind cache dirty_metadata_bytes inodes journal_bytes last_error lsn \
+        let all = "api_version behind cache dirty_metadata_bytes inodes journal_bytes kept_awake_ms last_error lsn \
                    memory_resident_bytes pid read_only staged_bytes staging_limit_bytes started_at store uptime_ms \
                    used_bytes version volume";
         assert_eq!(names(&status).join(" "), all);

@@ -1,7 +1,11 @@
-//! Time as an input: the system's clock, or one that a test moves.
+//! Time as an input: the system's clock, that of the kernel's stamps, or one that a test moves.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{MemfdFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens, memfd_create};
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync + 'static {
@@ -19,6 +23,41 @@ impl Clock for SystemClock {
         match now.duration_since(UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
             Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+        }
+    }
+}
+
+/// What the kernel stamps files with: it stamps one in memory for every look. With the kernel's write-back it stamps
+/// writes itself, from a clock that is up to a tick behind the system's. What came after such a write must not look older,
+/// nor the write older than what was there before, so everything takes its time from there.
+#[derive(Debug)]
+pub struct KernelClock(OwnedFd);
+
+impl KernelClock {
+    /// # Errors
+    /// When there can be no file in memory.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(memfd_create("weldrfs-clock", MemfdFlags::CLOEXEC)?))
+    }
+}
+
+impl Clock for KernelClock {
+    fn now_ns(&self) -> i64 {
+        const NOW: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW as _,
+        };
+        let times = Timestamps {
+            last_access: NOW,
+            last_modification: NOW,
+        };
+        match futimens(&self.0, &times).and_then(|()| fstat(&self.0)) {
+            Ok(found) => found
+                .st_mtime
+                .saturating_mul(1_000_000_000)
+                .saturating_add(found.st_mtime_nsec as i64),
+            // The file is ours and open, so this does not happen; a time is better than none.
+            Err(_) => SystemClock.now_ns(),
         }
     }
 }
@@ -42,5 +81,25 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ns(&self) -> i64 {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_clock_shows_the_systems_time_and_does_not_go_back() {
+        let clock = KernelClock::new().unwrap();
+        let began = SystemClock.now_ns();
+        let mut last = clock.now_ns();
+        // A tick is 10 ms at most; the rest is room for a machine that is busy.
+        let apart = (last - began).abs();
+        assert!(apart < 60_000_000_000, "{apart} ns apart");
+        for _ in 0..10_000 {
+            let now = clock.now_ns();
+            assert!(now >= last, "{now} after {last}");
+            last = now;
+        }
     }
 }

@@ -4,14 +4,15 @@
 //! Only the module `adapter` names fuser, and it only translates.
 
 mod adapter;
+mod awake;
 mod clock;
 mod engine;
 mod error;
 mod volume;
 
 pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use engine::{Attr, Caller, DirEntry, Engine, Kind, StatFs};
+pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
+pub use engine::{Attr, Caller, DirEntry, Engine, Kind, StatFs, StoreWait};
 pub use error::FsError;
 pub use volume::{
     Destroyed, LastError, OpenError, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,

@@ -1,7 +1,6 @@
 //! The checkpointer: one thread that brings the overlay into SQLite and then frees the journal. Also the only place
-//! that writes to SQLite: moves of extents and copies of the database are asked of it.
+//! that writes to SQLite: moves of extents and cuts are asked of it.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -11,6 +10,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use crate::cut::{self, Cut, Look};
 use crate::error::{MetaError, Result};
 use crate::ids::{ExtentId, Lsn};
 use crate::namespace::Namespace;
@@ -35,10 +35,7 @@ enum Request {
         moved: Moved,
         done: Sender<Result<()>>,
     },
-    Copy {
-        to: PathBuf,
-        done: Sender<Result<Lsn>>,
-    },
+    Cut(Look),
     Stop,
 }
 
@@ -109,6 +106,18 @@ impl Checkpointer {
         }
     }
 
+    /// Shows a cut to `look` on the checkpointer's thread.
+    pub(crate) fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Cut<'_>) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.ask(|done| {
+            Request::Cut(Box::new(move |cut: Result<Cut<'_>>| {
+                let _ = done.send(cut.map(|cut| look(&cut)));
+            }))
+        })
+    }
+
     fn stop(&self) {
         let _ = self.requests.send_timeout(Request::Stop, DEADLINE);
         if let Some(thread) = self.thread.lock().take() {
@@ -166,15 +175,6 @@ impl Namespace {
         result
     }
 
-    /// Copies the database, as of a checkpoint of everything acknowledged now, to a new file. Returns its LSN.
-    ///
-    /// # Errors
-    /// When SQLite fails or the file exists.
-    pub fn copy_database(&self, to: PathBuf) -> Result<Lsn> {
-        self.checkpoint(self.acknowledged())?;
-        self.checkpointer.ask(|done| Request::Copy { to, done })
-    }
-
     /// Checkpoints everything and stops the checkpointer. The namespace takes no mutations afterwards.
     ///
     /// # Errors
@@ -229,8 +229,9 @@ fn run(
                 );
                 let _ = done.send(named(result));
             }
-            Ok(Request::Copy { to, done }) => {
-                let _ = done.send(copy(&ns, &connection, &to));
+            Ok(Request::Cut(look)) => {
+                let file = ns.readers.file();
+                look(file.and_then(|file| cut::make(&ns, &connection, file)));
             }
             Err(RecvTimeoutError::Disconnected) | Ok(Request::Stop) => return,
         }
@@ -288,14 +289,6 @@ fn write_generation(ns: &Namespace, connection: &mut Connection) -> Result<bool>
         .store(generation.last.0, Ordering::Release);
     ns.journal.free(generation.last);
     Ok(true)
-}
-
-fn copy(ns: &Namespace, connection: &Connection, to: &std::path::Path) -> Result<Lsn> {
-    let path = to
-        .to_str()
-        .ok_or(MetaError::Invalid("the copy's path is not UTF-8"))?;
-    named(connection.execute("VACUUM INTO ?1", [path]))?;
-    Ok(ns.checkpointed())
 }
 
 impl Namespace {

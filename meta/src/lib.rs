@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod checkpoint;
 mod codec;
+mod cut;
 mod error;
 mod filemap;
 #[cfg(test)]
@@ -25,14 +26,15 @@ mod startup;
 pub use changes::Change;
 pub use check::{CheckReport, Finding};
 pub use codec::{CodecError, decode_changes, encode_changes};
+pub use cut::Cut;
 pub use error::{Advice, MetaError, Result};
 pub use filemap::Piece;
 pub use ids::{Cookie, ExtentId, Ino, Lsn, ROOT_INO};
 pub use journal::{JournalHeader, RecordHeader, parse_record};
 pub use namespace::{
-    AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, Pause, RenameFlags, SeekTo,
-    TimeSet, Usage, WriteAt, XattrMode,
+    AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, RenameFlags, SeekTo, TimeSet,
+    Usage, WriteAt, XattrMode,
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings};
-pub use sqlite::{PackRow, SCHEMA_VERSION, extents_in_segments, forget_segments};
+pub use sqlite::{PackRow, Packed, SCHEMA_VERSION, settle_restored};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
 use crate::cache::Cache;
@@ -76,7 +76,6 @@ impl Namespace {
             bytes: AtomicI64::new(bytes as i64),
             read_only: Mutex::new(None),
             reserve: Reserve::new(&settings.dir),
-            gate: RwLock::new(()),
             settings,
         });
         if named(read::inode(&connection, ROOT_INO))?.is_none() {

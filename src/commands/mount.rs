@@ -16,7 +16,7 @@ use crate::logging::LogSink;
 use crate::mount_table::MountTable;
 use crate::options::{MountOptions, Unknown};
 use crate::preflight::Plan;
-use crate::registry::Registry;
+use crate::registry::{MountRecord, Registry};
 use crate::source::Source;
 use crate::unmounting;
 
@@ -95,13 +95,17 @@ fn enter_namespace(namespace: &OsString) -> Result<(), Failure> {
 
 /// The same volume may still be served: then this one is refused at once if that is mounted, or waits for its end.
 fn wait_for_predecessor(plan: &Plan, registry: &Registry) -> Result<(), Failure> {
-    let same_store = |text: &str| {
-        Source::parse(text.as_ref()).is_ok_and(|other| other.place == plan.source.place)
+    let same_store = |record: &MountRecord| {
+        let same_endpoint =
+            record.endpoint.is_none() || record.endpoint.as_deref() == plan.endpoint();
+        same_endpoint
+            && Source::parse(record.source.as_ref())
+                .is_ok_and(|other| other.place == plan.source.place)
     };
     let running = registry
         .records()
         .into_iter()
-        .find(|record| record.is_running() && same_store(&record.source));
+        .find(|record| record.is_running() && same_store(record));
     let Some(record) = running else { return Ok(()) };
     let table = MountTable::read()
         .map_err(|error| Failure::system("cannot read the mount table", &error))?;

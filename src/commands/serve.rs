@@ -318,6 +318,7 @@ fn record(
         boot_id: process.boot_id,
         volume_id: volume.id(),
         source: plan.source.text.clone(),
+        endpoint: plan.endpoint().map(str::to_owned),
         mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
         state_dir: volume.state_dir().to_owned(),
         socket: PathBuf::from(socket),

@@ -130,6 +130,7 @@ mod tests {
             boot_id: "another".into(),
             volume_id: "v".into(),
             source: "file:///srv".into(),
+            endpoint: None,
             mountpoint: "/mnt/v".into(),
             state_dir: "/s".into(),
             socket: "/s/volume.sock".into(),

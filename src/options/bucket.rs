@@ -93,6 +93,24 @@ pub(super) const TABLE: &[Known] = &[
         |o, text| span(text, 0, 3_600_000).map(|span| o.upload_delay = span),
         "how long data rests before it is uploaded (default: 0, which is 10s at least)",
     ),
+    value(
+        "fsync",
+        "local or remote",
+        |o, text| {
+            o.fsync_remote = match text {
+                "local" => false,
+                "remote" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+        "whether fsync is done when the local disk has everything, or the store (default: local)",
+    ),
+    switch(
+        "writeback",
+        |o, on| o.writeback = on,
+        "off: closing a file that was written to, and fsync, wait for the store (default: on)",
+    ),
 ];
 
 /// Whether `text` is an address without a path.

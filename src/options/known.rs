@@ -285,6 +285,19 @@ const TABLE: &[Known] = &[
         set_readdirplus,
         "directories are read with their entries' attributes (default: auto)",
     ),
+    value(
+        "low_latency",
+        "auto or off",
+        |o, text| {
+            o.low_latency = match text {
+                "auto" => true,
+                "off" => false,
+                _ => return None,
+            };
+            Some(())
+        },
+        "auto: processors are kept awake while requests flow, where /dev/cpu_dma_latency allows it (default: auto)",
+    ),
     switch(
         "kernel_writeback",
         |o, on| o.kernel_writeback = on,

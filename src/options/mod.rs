@@ -119,11 +119,17 @@ pub(crate) struct MountOptions {
     pub(crate) no_opendir: bool,
     pub(crate) readdirplus: Readdirplus,
     pub(crate) kernel_writeback: bool,
+    /// Keep processors awake while requests flow, where that is possible.
+    pub(crate) low_latency: bool,
     pub(crate) s3: S3Options,
     /// Whether a store that ignores conditional writes is refused.
     pub(crate) conditional_writes: bool,
     pub(crate) max_uploads: usize,
     pub(crate) upload_delay: Duration,
+    /// Whether `fsync` waits for the store.
+    pub(crate) fsync_remote: bool,
+    /// Whether closing a file and `fsync` are done once the local disk has everything.
+    pub(crate) writeback: bool,
 }
 
 impl Default for MountOptions {
@@ -153,10 +159,13 @@ impl Default for MountOptions {
             no_opendir: true,
             readdirplus: Readdirplus::Auto,
             kernel_writeback: false,
+            low_latency: true,
             s3: S3Options::default(),
             conditional_writes: true,
             max_uploads: 5,
             upload_delay: Duration::ZERO,
+            fsync_remote: false,
+            writeback: true,
         }
     }
 }

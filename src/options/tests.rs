@@ -30,6 +30,8 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("profile", &["p"], &["", "a b"]),
     ("max_uploads", &["1", "100"], &["", "0", "101", "x"]),
     ("upload_delay", &["0", "30s", "1h"], &["", "2h", "x"]),
+    ("fsync", &["local", "remote"], &["", "always"]),
+    ("writeback", &["on", "off"], &["maybe", "2"]),
     ("fsname", &["vol", "a b"], &["", "a\nb"]),
     ("subtype", &["weldrfs"], &["", "other"]),
     (
@@ -99,6 +101,7 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("no_opendir", &["on", "off"], &["", "maybe", "2"]),
     ("readdirplus", &["auto", "on", "off"], &["", "always"]),
     ("kernel_writeback", &["on", "off"], &["", "maybe", "2"]),
+    ("low_latency", &["auto", "off"], &["", "on", "2"]),
     ("path_style", &["on", "off"], &["", "maybe"]),
     ("virtual_host", &["on", "off"], &["", "maybe"]),
     ("conditional_writes", &["on", "off"], &["", "maybe"]),
@@ -183,9 +186,9 @@ fn values_arrive_where_they_belong() {
         "ro,nosuid,nodev,noexec,noatime,nodiratime,sync,dirsync,allow_other,fsname=vol,foreground,log_level=debug,\
          state_dir=/s,cache_dir=/c,cache_size=100,frame_cache=5,free_space_ratio=5%,staging_limit=1G,\
          checkpoint_interval=250ms,read_deadline=5,attr_timeout=1,entry_timeout=2,negative_timeout=3,max_write=64K,\
-         max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,endpoint=http://h:1,region=r,\
+         max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,low_latency=off,endpoint=http://h:1,region=r,\
          access_key_id=i,secret_access_key=s,session_token=t,credentials_file=/f,profile=p,path_style,conditional_writes=off,\
-         max_uploads=9,upload_delay=1m",
+         max_uploads=9,upload_delay=1m,fsync=remote,writeback=off",
     );
     let expected = MountOptions {
         read_only: true,
@@ -221,6 +224,7 @@ fn values_arrive_where_they_belong() {
         no_opendir: false,
         readdirplus: Readdirplus::On,
         kernel_writeback: true,
+        low_latency: false,
         s3: S3Options {
             endpoint: Some("http://h:1".into()),
             region: Some("r".into()),
@@ -234,6 +238,8 @@ fn values_arrive_where_they_belong() {
         conditional_writes: false,
         max_uploads: 9,
         upload_delay: Duration::from_secs(60),
+        fsync_remote: true,
+        writeback: false,
     };
     assert_eq!(options, expected);
 }

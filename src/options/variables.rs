@@ -54,8 +54,12 @@ const TABLE: &[(&str, &str, Means)] = &[
     ),
     (
         "WRITEBACK_ENABLED",
-        "1; 0 (close and fsync wait for the store) is not supported by this version",
-        Means::Nothing(|text| text == "1"),
+        "1, or 0 (close and fsync wait for the store)",
+        Means::Option("writeback", |text| match text {
+            "0" | "false" => Some("off".to_owned()),
+            "1" | "true" => Some("on".to_owned()),
+            _ => None,
+        }),
     ),
     ("UPLOAD_DELAY", SECONDS, Means::Option("upload_delay", same)),
     (
@@ -164,12 +168,13 @@ mod tests {
         assert_eq!(good("MAX_READAHEAD_MB", "64").max_readahead, 64 << 20);
         assert_eq!(good("UPLOAD_DELAY", "5m").upload_delay, seconds(300));
         assert_eq!(good("MAX_UPLOADS", "20").max_uploads, 20);
+        assert!(!good("WRITEBACK_ENABLED", "0").writeback);
+        assert!(good("WRITEBACK_ENABLED", "1").writeback);
         for (name, value) in [
             ("DIR_ENTRY_CACHE_TTL", "5"),
             ("OPEN_CACHE_TTL", "10"),
             ("PREFETCH", "2"),
             ("VERIFY_CACHE", "sha256"),
-            ("WRITEBACK_ENABLED", "1"),
         ] {
             assert_eq!(good(name, value), MountOptions::default(), "{name}");
         }
@@ -189,7 +194,7 @@ mod tests {
             ("MAX_READAHEAD_MB", "65"),
             ("PREFETCH", "many"),
             ("VERIFY_CACHE", "crc"),
-            ("WRITEBACK_ENABLED", "0"),
+            ("WRITEBACK_ENABLED", "2"),
             ("UPLOAD_DELAY", "1w"),
             ("MAX_UPLOADS", "0"),
             ("FS_MOUNT_OPTIONS", "threads=0"),

@@ -21,10 +21,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "leave it out; to run as another user write setuid=USER",
     ),
     ("open_cache", "use no_open=on, which is the default"),
-    (
-        "writeback",
-        "leave it out: writes are always acknowledged locally; kernel_writeback is the kernel's part",
-    ),
     ("writeback_cache", "use kernel_writeback"),
     ("buffer_size", "use frame_cache"),
     ("max_read", "use max_readahead"),

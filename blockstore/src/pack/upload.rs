@@ -65,26 +65,24 @@ impl Packs {
         Ok(())
     }
 
-    /// Puts the object. Repeating the put is safe because each one is made only where nothing is, and what is there
-    /// is compared.
+    /// Puts the object, where nothing may be yet.
     async fn put(&self, id: PackId, bytes: Bytes) -> Result<()> {
         let key = id.object_key();
-        let attempt = || {
-            let put = self.store.put(&key, bytes.clone(), PutCondition::IfAbsent);
-            async {
-                match put.await {
-                    Ok(_) => Ok(true),
-                    Err(StoreError::PreconditionFailed { .. }) => Ok(false),
-                    Err(error) => Err(error),
-                }
+        let put = self
+            .retry
+            .put(&*self.store, &key, &bytes, &PutCondition::IfAbsent)
+            .await;
+        match put {
+            Ok(_) => Ok(()),
+            // An earlier round may have put it and have been cut off before it knew.
+            Err(StoreError::PreconditionFailed { .. })
+                if self.is_same(id, &key, &bytes).await? =>
+            {
+                Ok(())
             }
-        };
-        let put = self.retry.run(&format!("put {key}"), attempt).await;
-        let new = put.map_err(|source| store_error(id, source))?;
-        if new || self.is_same(id, &key, &bytes).await? {
-            return Ok(());
+            Err(StoreError::PreconditionFailed { .. }) => Err(Error::PackConflict(id)),
+            Err(source) => Err(store_error(id, source)),
         }
-        Err(Error::PackConflict(id))
     }
 
     /// Whether the object in the store has exactly these bytes.

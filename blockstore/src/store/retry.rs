@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,54 +22,42 @@ use crate::settings::RetrySettings;
 pub(crate) struct RetryPolicy {
     settings: RetrySettings,
     jitter: Mutex<SmallRng>,
+    /// Why the newest attempt of all failed, until one succeeds.
+    failing: Mutex<Option<StoreError>>,
 }
 
 impl RetryPolicy {
     pub(crate) fn new(settings: RetrySettings) -> Self {
         let jitter = Mutex::new(SmallRng::seed_from_u64(settings.seed));
-        Self { settings, jitter }
+        Self {
+            settings,
+            jitter,
+            failing: Mutex::new(None),
+        }
     }
 
     /// Tries until an answer that is not worth a retry, the last attempt, or the deadline. The last error is returned.
-    pub(crate) async fn run<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, StoreError>
+    pub(crate) async fn run<T, F, Fut>(&self, what: &str, mut attempt: F) -> Result<T, StoreError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, StoreError>>,
     {
-        self.attempts(what, self.settings.attempts.max(1), attempt)
-            .await
-    }
-
-    /// One attempt, with its deadline: for requests that must not be repeated blindly.
-    pub(crate) async fn once<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, StoreError>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, StoreError>>,
-    {
-        self.attempts(what, 1, attempt).await
-    }
-
-    async fn attempts<T, F, Fut>(
-        &self,
-        what: &str,
-        attempts: u32,
-        mut attempt: F,
-    ) -> Result<T, StoreError>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, StoreError>>,
-    {
+        let attempts = self.settings.attempts.max(1);
         let end = Instant::now() + self.settings.operation_deadline;
         let mut made = 0;
         loop {
             let until = end.min(Instant::now() + self.settings.attempt_deadline);
             let error = match timeout_at(until, attempt()).await {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    *self.failing.lock() = None;
+                    return Ok(value);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::Timeout {
                     what: what.to_owned(),
                 },
             };
+            *self.failing.lock() = Some(error.clone());
             made += 1;
             let pause = self.pause(made);
             let last = made >= attempts || Instant::now() + pause >= end;
@@ -80,6 +69,33 @@ impl RetryPolicy {
         }
     }
 
+    /// Puts an object, and repeats that as the others: a conditional put whose answer was lost is not repeated before
+    /// reading has told what became of it. So a condition that does not hold afterwards is somebody else's doing.
+    ///
+    /// That holds for bodies which nobody else puts under the same key: every one of ours has a random part.
+    pub(crate) async fn put(
+        &self,
+        store: &dyn ObjectStore,
+        key: &str,
+        body: &Bytes,
+        cond: &PutCondition,
+    ) -> Result<Version, StoreError> {
+        let doubtful = AtomicBool::new(false);
+        let doubtful = &doubtful;
+        let attempt = || async move {
+            if doubtful.load(Ordering::Relaxed)
+                && let Some(version) = settled(store, key, body, cond).await?
+            {
+                return Ok(version);
+            }
+            let put = store.put(key, body.clone(), cond.clone());
+            // A deadline may end the attempt here, which leaves as much doubt as an error.
+            doubtful.store(*cond != PutCondition::Always, Ordering::Relaxed);
+            put.await
+        };
+        self.run(&format!("put {key}"), attempt).await
+    }
+
     /// The pause after the `made`-th attempt: half to all of the doubled delay, so that many clients spread.
     fn pause(&self, made: u32) -> Duration {
         let doubled = 2u32.saturating_pow(made.saturating_sub(1));
@@ -89,9 +105,33 @@ impl RetryPolicy {
     }
 }
 
-/// Retries the requests of another store.
-///
-/// A conditional put is made once: whether a lost one took effect is for the caller to find out by reading.
+/// What became of a conditional put without an answer: the version it made, or `None` when it may be made again.
+async fn settled(
+    store: &dyn ObjectStore,
+    key: &str,
+    body: &Bytes,
+    cond: &PutCondition,
+) -> Result<Option<Version>, StoreError> {
+    for last in [false, true] {
+        match store.get(key, None).await {
+            Ok(there) if there.bytes == body => return Ok(Some(there.version)),
+            Ok(there) if matches!(cond, PutCondition::IfMatch(of) if *of == there.version) => {
+                return Ok(None);
+            }
+            // Read twice: a body can be damaged on its way.
+            Ok(_) if !last => {}
+            Ok(_) => break,
+            Err(error) if error.is_not_found() && *cond == PutCondition::IfAbsent => {
+                return Ok(None);
+            }
+            Err(error) if error.is_not_found() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::precondition(key))
+}
+
+/// Retries the requests of another store. What became of a conditional put whose answer was lost is found out by reading.
 #[derive(Debug)]
 pub struct RetryStore {
     inner: Arc<dyn ObjectStore>,
@@ -107,6 +147,12 @@ impl RetryStore {
             policy: RetryPolicy::new(settings),
         }
     }
+
+    /// Why the newest attempt failed, if none has succeeded since: for whoever gave up waiting before the attempts ended.
+    #[must_use]
+    pub fn failing(&self) -> Option<StoreError> {
+        self.policy.failing.lock().clone()
+    }
 }
 
 #[async_trait]
@@ -119,12 +165,7 @@ impl ObjectStore for RetryStore {
     }
 
     async fn put(&self, key: &str, body: Bytes, cond: PutCondition) -> Result<Version, StoreError> {
-        let what = format!("put {key}");
-        let attempt = || self.inner.put(key, body.clone(), cond.clone());
-        match cond {
-            PutCondition::Always => self.policy.run(&what, attempt).await,
-            _ => self.policy.once(&what, attempt).await,
-        }
+        self.policy.put(&*self.inner, key, &body, &cond).await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
@@ -204,21 +245,61 @@ mod tests {
         assert_eq!((counts.get.requests, counts.head.requests), (1, 1));
     }
 
+    /// A put to a store in which `first` meets the first attempts: how it ended, and what is there.
+    async fn put_with(
+        cond: PutCondition,
+        first: &[Fault],
+        meanwhile: Option<&'static [u8]>,
+    ) -> (Result<(), StoreError>, Bytes) {
+        let inner = Arc::new(MemoryStore::new());
+        let faults = Arc::new(FaultStore::new(Arc::clone(&inner) as _, 1));
+        let store = RetryStore::new(Arc::clone(&faults) as _, quick());
+        for fault in first {
+            faults.add(FaultRule::on(Verb::Put, *fault).times(1));
+        }
+        if let Some(body) = meanwhile {
+            let body = Bytes::from_static(body);
+            inner.put("a", body, PutCondition::Always).await.unwrap();
+        }
+        let put = store.put("a", Bytes::from_static(b"x"), cond).await;
+        let there = inner.get("a", None).await;
+        (
+            put.map(drop),
+            there.map_or_else(|_| Bytes::new(), |o| o.bytes),
+        )
+    }
+
     #[tokio::test]
-    async fn a_conditional_put_is_made_once_even_when_its_answer_is_lost() {
-        let (faults, store) = stores(quick());
-        faults.add(FaultRule::on(
-            Verb::Put,
-            Fault::ErrorAfter(FaultKind::Timeout),
-        ));
-        let body = Bytes::from_static(b"x");
-        let error = store
-            .put("a", body, PutCondition::IfAbsent)
-            .await
-            .unwrap_err();
-        assert!(error.is_ambiguous());
-        assert_eq!(faults.counts().put.requests, 1);
-        assert_eq!(&store.get("a", None).await.unwrap().bytes[..], b"x");
+    async fn what_became_of_a_conditional_put_without_an_answer_is_found_out_by_reading() {
+        let lost = || Fault::ErrorAfter(FaultKind::Timeout);
+        let refused = || Fault::ErrorBefore(FaultKind::Unavailable);
+        for first in [
+            vec![lost()],
+            vec![refused()],
+            vec![refused(), lost()],
+            vec![refused(), refused(), refused()],
+        ] {
+            let (put, there) = put_with(PutCondition::IfAbsent, &first, None).await;
+            assert_eq!((put, &there[..]), (Ok(()), &b"x"[..]), "{first:?}");
+            let before = PutCondition::IfMatch(Version::of(b"before"));
+            let (put, there) = put_with(before, &first, Some(b"before")).await;
+            assert_eq!((put, &there[..]), (Ok(()), &b"x"[..]), "{first:?}");
+            // Somebody else was there before.
+            for cond in [
+                PutCondition::IfAbsent,
+                PutCondition::IfMatch(Version::of(b"before")),
+            ] {
+                let (put, there) = put_with(cond, &first, Some(b"other")).await;
+                let gone = StoreError::precondition("a");
+                assert_eq!((put, &there[..]), (Err(gone), &b"other"[..]), "{first:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_does_not_hold_is_no_success_even_when_the_bytes_are_the_same() {
+        let (put, _) = put_with(PutCondition::IfAbsent, &[], Some(b"x")).await;
+        assert_eq!(put, Err(StoreError::precondition("a")));
     }
 
     #[tokio::test]

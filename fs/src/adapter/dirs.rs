@@ -61,7 +61,7 @@ fn name(entry: &DirEntry) -> &std::ffi::OsStr {
 
 impl Adapter {
     pub(super) fn list_plain(&self, ino: Ino, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.engine.getattr(ino).and_then(|dir| {
+        let listed = self.asked().getattr(ino).and_then(|dir| {
             list(self, &dir, offset, PAGE, |entry| {
                 Ok(reply.add(
                     INodeNo(entry.ino.0),
@@ -79,7 +79,7 @@ impl Adapter {
 
     pub(super) fn list_plus(&self, ino: Ino, offset: u64, mut reply: ReplyDirectoryPlus) {
         let mut held = Vec::new();
-        let listed = self.engine.getattr(ino).and_then(|dir| {
+        let listed = self.asked().getattr(ino).and_then(|dir| {
             list(self, &dir, offset, PAGE_PLUS, |entry| {
                 let attr = match self.engine.getattr(entry.ino) {
                     Ok(attr) => attr,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fuser::{Errno, FileAttr, Generation};
 
+use crate::awake::Awake;
 use crate::engine::{Attr, Engine, Kind};
 use crate::error::FsError;
 
@@ -40,6 +41,7 @@ struct Adapter {
     engine: Arc<Engine>,
     pools: Pools,
     manners: Manners,
+    awake: Arc<Awake>,
 }
 
 /// Inode numbers are never reused, so no inode needs a generation.
@@ -74,6 +76,12 @@ impl Drop for Adapter {
 }
 
 impl Adapter {
+    /// The engine, for a request that has just come.
+    fn asked(&self) -> &Arc<Engine> {
+        self.awake.request();
+        &self.engine
+    }
+
     /// Answers a request that made or found an entry: the kernel holds the inode from now on.
     fn entry(&self, operation: &str, result: Result<Attr, FsError>, reply: fuser::ReplyEntry) {
         match result {

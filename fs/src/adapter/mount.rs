@@ -19,6 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::pool::Pools;
 use super::{Adapter, Manners};
+use crate::awake::Awake;
 use crate::volume::Volume;
 
 /// How directories are listed.
@@ -68,6 +69,8 @@ pub struct FuseSettings {
     pub max_write: u32,
     /// Most bytes of read-ahead.
     pub max_readahead: u32,
+    /// Processors are kept awake while requests flow, where that is possible.
+    pub low_latency: bool,
 }
 
 /// Why a mount failed.
@@ -147,7 +150,13 @@ impl FuseMount {
     /// # Errors
     /// See [`MountError`].
     pub fn mount(volume: Arc<Volume>, settings: FuseSettings) -> Result<Self, MountError> {
+        let awake = Arc::new(match settings.low_latency {
+            true => Awake::auto(),
+            false => Awake::off(),
+        });
+        volume.set_awake(Arc::clone(&awake));
         let adapter = Adapter {
+            awake,
             engine: Arc::clone(volume.engine()),
             pools: Pools::start()?,
             manners: Manners {

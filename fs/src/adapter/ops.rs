@@ -64,6 +64,16 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// What the kernel is told of a file that it opens.
+    fn file_flags(&self) -> FopenFlags {
+        match self.engine.close_waits() {
+            true => FopenFlags::FOPEN_KEEP_CACHE,
+            false => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+        }
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = self.capabilities();
@@ -86,7 +96,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.engine.find(ino(parent), name.as_bytes()) {
+        match self.asked().find(ino(parent), name.as_bytes()) {
             Ok(Some(attr)) => self.entry("lookup", Ok(attr), reply),
             // Inode 0 is FUSE's way of saying "no, and you may remember that".
             Ok(None) if !self.manners.negative_timeout.is_zero() => {
@@ -104,7 +114,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.attr("getattr", self.engine.getattr(ino(node)), reply);
+        self.attr("getattr", self.asked().getattr(ino(node)), reply);
     }
 
     fn setattr(
@@ -136,11 +146,11 @@ impl Filesystem for Adapter {
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
             kill_priv: size.is_some() && req.uid() != 0,
         };
-        self.attr("setattr", self.engine.setattr(ino(node), set), reply);
+        self.attr("setattr", self.asked().setattr(ino(node), set), reply);
     }
 
     fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {
-        match self.engine.readlink(ino(node)) {
+        match self.asked().readlink(ino(node)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno("readlink", &error)),
         }
@@ -158,7 +168,7 @@ impl Filesystem for Adapter {
     ) {
         let kind = Kind::of_mode(mode);
         let made = self
-            .engine
+            .asked()
             .mknod(ino(parent), name.as_bytes(), kind, mode, rdev, &caller(req));
         self.entry("mknod", made, reply);
     }
@@ -174,7 +184,7 @@ impl Filesystem for Adapter {
     ) {
         self.entry(
             "mkdir",
-            self.engine
+            self.asked()
                 .mkdir(ino(parent), name.as_bytes(), mode, &caller(req)),
             reply,
         );
@@ -183,7 +193,7 @@ impl Filesystem for Adapter {
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             "unlink",
-            self.engine.unlink(ino(parent), name.as_bytes()),
+            self.asked().unlink(ino(parent), name.as_bytes()),
             reply,
         );
     }
@@ -191,7 +201,7 @@ impl Filesystem for Adapter {
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             "rmdir",
-            self.engine.rmdir(ino(parent), name.as_bytes()),
+            self.asked().rmdir(ino(parent), name.as_bytes()),
             reply,
         );
     }
@@ -206,7 +216,7 @@ impl Filesystem for Adapter {
     ) {
         let target = target.as_os_str().as_bytes();
         let made = self
-            .engine
+            .asked()
             .symlink(ino(parent), link_name.as_bytes(), target, &caller(req));
         self.entry("symlink", made, reply);
     }
@@ -232,7 +242,7 @@ impl Filesystem for Adapter {
         let (from, to) = (ino(parent), ino(newparent));
         empty(
             "rename",
-            self.engine
+            self.asked()
                 .rename(from, name.as_bytes(), to, newname.as_bytes(), flags),
             reply,
         );
@@ -248,7 +258,7 @@ impl Filesystem for Adapter {
     ) {
         self.entry(
             "link",
-            self.engine
+            self.asked()
                 .link(ino(node), ino(newparent), newname.as_bytes()),
             reply,
         );
@@ -257,10 +267,7 @@ impl Filesystem for Adapter {
     fn open(&self, _req: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.manners.no_open {
             true => reply.error(Errno::ENOSYS),
-            false => reply.opened(
-                FileHandle(0),
-                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
-            ),
+            false => reply.opened(FileHandle(0), self.file_flags()),
         }
     }
 
@@ -278,7 +285,7 @@ impl Filesystem for Adapter {
         if self.manners.no_open {
             return reply.error(Errno::ENOSYS);
         }
-        match self.engine.mknod(
+        match self.asked().mknod(
             ino(parent),
             name.as_bytes(),
             Kind::File,
@@ -292,13 +299,12 @@ impl Filesystem for Adapter {
                     .manners
                     .attr_timeout(&attr)
                     .min(self.manners.entry_timeout);
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 reply.created(
                     &ttl,
                     &convert::attr(&attr),
                     GENERATION,
                     FileHandle(0),
-                    flags,
+                    self.file_flags(),
                 );
             }
             Err(error) => reply.error(errno("create", &error)),
@@ -317,7 +323,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let (node, len) = (ino(node), size as usize);
-        match self.engine.read_local(node, offset, len) {
+        match self.asked().read_local(node, offset, len) {
             Ok(Some(bytes)) => reply.data(&bytes),
             Ok(None) => {
                 // From now on, whenever a thread is free: waiting for one is waiting too.
@@ -353,7 +359,7 @@ impl Filesystem for Adapter {
             Ok(written) => reply.written(written as u32),
             Err(error) => reply.error(errno("write", &error)),
         };
-        if !self.engine.would_wait(data.len()) {
+        if !self.asked().would_wait(data.len()) {
             return answer(self.engine.write(node, offset, data, kill), reply);
         }
         // Who waits for room does not keep everybody else from the file system.
@@ -366,13 +372,19 @@ impl Filesystem for Adapter {
     fn flush(
         &self,
         _req: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         _fh: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Closing asks for nothing: what was written is with us already. The kernel does not ask again.
-        reply.error(Errno::ENOSYS);
+        if !self.engine.close_waits() {
+            // Closing asks for nothing: what was written is with us already. The kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        let (engine, node) = (Arc::clone(self.asked()), ino(node));
+        self.pools
+            .flushes
+            .run(move || empty("close", engine.close(node), reply));
     }
 
     fn fsync(
@@ -383,7 +395,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let (engine, node) = (Arc::clone(&self.engine), ino(node));
+        let (engine, node) = (Arc::clone(self.asked()), ino(node));
         self.pools
             .flushes
             .run(move || empty("fsync", engine.fsync(node, datasync), reply));
@@ -433,7 +445,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        match self.engine.statfs() {
+        match self.asked().statfs() {
             Ok(s) => reply.statfs(
                 s.blocks,
                 s.free,
@@ -458,29 +470,31 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        const BOTH: i32 = libc::XATTR_CREATE | libc::XATTR_REPLACE;
         let mode = match flags {
             0 => XattrMode::Any,
             libc::XATTR_CREATE => XattrMode::Create,
             libc::XATTR_REPLACE => XattrMode::Replace,
+            BOTH => XattrMode::CreateAndReplace,
             _ => return reply.error(Errno::EINVAL),
         };
         empty(
             "setxattr",
-            self.engine
+            self.asked()
                 .setxattr(ino(node), name.as_bytes(), value, mode),
             reply,
         );
     }
 
     fn getxattr(&self, _req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.engine.getxattr(ino(node), name.as_bytes()) {
+        match self.asked().getxattr(ino(node), name.as_bytes()) {
             Ok(value) => sized(&value, size, reply),
             Err(error) => reply.error(errno("getxattr", &error)),
         }
     }
 
-    fn listxattr(&self, _req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.engine.listxattr(ino(node)) {
+    fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.asked().listxattr(ino(node), req.uid() == 0) {
             Ok(names) => {
                 let mut list = Vec::new();
                 for name in names {
@@ -496,7 +510,7 @@ impl Filesystem for Adapter {
     fn removexattr(&self, _req: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             "removexattr",
-            self.engine.removexattr(ino(node), name.as_bytes()),
+            self.asked().removexattr(ino(node), name.as_bytes()),
             reply,
         );
     }
@@ -530,7 +544,7 @@ impl Filesystem for Adapter {
         };
         empty(
             "fallocate",
-            self.engine
+            self.asked()
                 .fallocate(ino(node), mode, offset, length, req.uid() != 0),
             reply,
         );
@@ -553,7 +567,7 @@ impl Filesystem for Adapter {
         let Ok(offset) = u64::try_from(offset) else {
             return reply.error(Errno::ENXIO);
         };
-        match self.engine.lseek(ino(node), offset, whence) {
+        match self.asked().lseek(ino(node), offset, whence) {
             Ok(at) => reply.offset(at as i64),
             Err(error) => reply.error(errno("lseek", &error)),
         }
@@ -573,7 +587,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let len = len.min(MAX_COPY_BYTES);
-        match self.engine.copy_file_range(
+        match self.asked().copy_file_range(
             ino(ino_in),
             offset_in,
             ino(ino_out),

@@ -1,7 +1,7 @@
 //! Attributes: plain values for whoever drives the engine, and the operations that read and change them.
 
 use bytes::Bytes;
-use weldrfs_meta::{AttrChange, Ino, InodeRow, XattrMode};
+use weldrfs_meta::{AttrChange, Ino, InodeRow, MetaError, XattrMode};
 
 use super::{Engine, Result};
 use crate::error::FsError;
@@ -163,46 +163,49 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `EISDIR`, `EINVAL`, `EFBIG`.
     pub fn setattr(&self, ino: Ino, change: AttrChange) -> Result<Attr> {
-        Ok(self.ns.setattr(ino, &change, self.now_ns())?.into())
+        let row = self.ns.setattr(ino, &change, self.now_ns())?;
+        if change.size.is_some() {
+            self.changed(ino);
+        }
+        Ok(row.into())
     }
 
     /// Sets an extended attribute.
     ///
     /// # Errors
-    /// `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP` for access control lists.
+    /// `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        no_acl(name)?;
+        check_class(name)?;
         Ok(self.ns.setxattr(ino, name, value, mode, self.now_ns())?)
     }
 
     /// An extended attribute's value.
     ///
     /// # Errors
-    /// `ENODATA`, `EOPNOTSUPP` for access control lists.
+    /// `ENODATA`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
-        no_acl(name)?;
+        check_class(name)?;
         Ok(Bytes::copy_from_slice(&self.ns.getxattr(ino, name)?))
     }
 
-    /// The names of all extended attributes.
+    /// The names of all extended attributes; those of the class `trusted.` only for who is privileged.
     ///
     /// # Errors
     /// `ENOENT`.
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Bytes>> {
-        Ok(self
-            .ns
-            .listxattr(ino)?
+    pub fn listxattr(&self, ino: Ino, privileged: bool) -> Result<Vec<Bytes>> {
+        let names = self.ns.listxattr(ino)?;
+        let shown = names
             .iter()
-            .map(|n| Bytes::copy_from_slice(n))
-            .collect())
+            .filter(|name| privileged || !name.starts_with(TRUSTED));
+        Ok(shown.map(|name| Bytes::copy_from_slice(name)).collect())
     }
 
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// `ENODATA`.
+    /// `ENODATA`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        no_acl(name)?;
+        check_class(name)?;
         Ok(self.ns.removexattr(ino, name, self.now_ns())?)
     }
 
@@ -230,10 +233,17 @@ impl Engine {
     }
 }
 
-/// Access control lists are not stored: pretending would be worse than saying so.
-fn no_acl(name: &[u8]) -> Result<()> {
-    match name.starts_with(b"system.") {
-        true => Err(FsError::NotSupported),
-        false => Ok(()),
+/// Attributes that only privileged processes see.
+const TRUSTED: &[u8] = b"trusted.";
+/// The classes of extended attributes that are kept. Access control lists (`system.`) are not: pretending would be
+/// worse than saying so.
+const CLASSES: [&[u8]; 3] = [b"user.", b"security.", TRUSTED];
+
+/// The kernel hands on any name; local file systems take the classes they know and nothing else.
+fn check_class(name: &[u8]) -> Result<()> {
+    match CLASSES.iter().find_map(|class| name.strip_prefix(&**class)) {
+        Some(b"") => Err(MetaError::Invalid("an attribute's name is empty").into()),
+        Some(_) => Ok(()),
+        None => Err(FsError::NotSupported),
     }
 }

@@ -141,6 +141,17 @@ impl Engine {
         }
     }
 
+    /// Reads a piece where it lay in a segment at some time, whatever the location table says of it now. The segment must
+    /// be there still.
+    pub(crate) fn read_located(&self, piece: &Piece, location: &Location) -> Result<Bytes> {
+        match location.place {
+            Place::Segment { segment, offset } => {
+                self.read_segment(piece, location, SegmentId(segment), offset)
+            }
+            Place::Pack { .. } => Err(FsError::NotSupported),
+        }
+    }
+
     /// Reads whole checksummed blocks around the piece and cuts it out.
     fn read_segment(
         &self,
@@ -201,6 +212,7 @@ impl Engine {
             drop(appended.pin);
             at += chunk.len() as u64;
         }
+        self.changed(ino);
         Ok(data.len())
     }
 
@@ -247,9 +259,10 @@ impl Engine {
         len: u64,
         kill_suid: bool,
     ) -> Result<()> {
-        Ok(self
-            .ns
-            .fallocate(ino, mode, offset, len, kill_suid, self.now_ns())?)
+        self.ns
+            .fallocate(ino, mode, offset, len, kill_suid, self.now_ns())?;
+        self.changed(ino);
+        Ok(())
     }
 
     /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`.
@@ -273,8 +286,11 @@ impl Engine {
         len: u64,
         kill_suid: bool,
     ) -> Result<u64> {
-        Ok(self
+        let now = self.now_ns();
+        let copied = self
             .ns
-            .share((from, from_at), (to, to_at), len, kill_suid, self.now_ns())?)
+            .share((from, from_at), (to, to_at), len, kill_suid, now)?;
+        self.changed(to);
+        Ok(copied)
     }
 }

@@ -5,6 +5,7 @@ mod attr;
 mod data;
 mod lookups;
 mod names;
+mod shipping;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,9 +21,11 @@ use crate::clock::Clock;
 use crate::error::FsError;
 
 use lookups::Lookups;
+use shipping::Shipping;
 
 pub use attr::{Attr, Caller, Kind, StatFs};
 pub use names::DirEntry;
+pub use shipping::StoreWait;
 
 /// Shorthand for the engine's results.
 pub(crate) type Result<T> = std::result::Result<T, FsError>;
@@ -47,6 +50,7 @@ pub struct Engine {
     /// Sessions that serve the kernel.
     sessions: AtomicUsize,
     positions: ahead::Positions,
+    shipping: Shipping,
     /// Wakes whoever empties staging, and says whether that is going well.
     pressure: OnceLock<Pressure>,
     /// Where appends have to wait, bytes.
@@ -75,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) read_deadline: Duration,
     pub(crate) staging_limit_bytes: u64,
     pub(crate) space: std::path::PathBuf,
+    pub(crate) store_wait: StoreWait,
 }
 
 impl Engine {
@@ -88,6 +93,7 @@ impl Engine {
             read_deadline,
             staging_limit_bytes,
             space,
+            store_wait,
         } = parts;
         let pack_ids = RwLock::new(pack_ids);
         Self {
@@ -101,6 +107,7 @@ impl Engine {
             lookups: Lookups::default(),
             sessions: AtomicUsize::new(0),
             positions: ahead::Positions::default(),
+            shipping: Shipping::new(store_wait),
             pressure: OnceLock::new(),
             space,
         }
@@ -134,15 +141,16 @@ impl Engine {
         self.clock.now_ns()
     }
 
-    /// Makes everything acknowledged before the call durable. Which file was named does not matter: what is on the
-    /// disk is always a prefix of the history.
+    /// Makes everything acknowledged before the call durable, on this machine or, if asked for, in the store. Which file
+    /// was named does not matter: what is on the disk is always a prefix of the history.
     ///
     /// # Errors
-    /// `ENOENT`; `EROFS` once a flush has failed.
+    /// `ENOENT`; `EROFS` once a flush has failed; `EIO` when the store did not take it.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
         let _ = datasync;
         self.ns.getattr(ino)?;
-        Ok(self.ns.flush(self.ns.acknowledged())?)
+        self.ns.flush(self.ns.acknowledged())?;
+        self.ship_synced()
     }
 }
 

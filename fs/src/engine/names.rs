@@ -52,7 +52,11 @@ impl Engine {
         rdev: u32,
         caller: &Caller,
     ) -> Result<Attr> {
-        self.make(parent, name, kind, mode, rdev, None, caller)
+        let made = self.make(parent, name, kind, mode, rdev, None, caller)?;
+        if kind == Kind::File {
+            self.changed(made.ino);
+        }
+        Ok(made)
     }
 
     /// Makes a directory.

@@ -60,6 +60,8 @@ pub struct Status {
     pub inodes: u64,
     /// Bytes mapped by files.
     pub used_bytes: u64,
+    /// For how long processors were kept awake for requests; `None` where they are not.
+    pub kept_awake_ms: Option<u64>,
 }
 
 /// Trouble that was nobody's request.
@@ -126,6 +128,11 @@ impl Volume {
             last_error: self.last_error.lock().clone(),
             inodes: usage.inodes,
             used_bytes: usage.bytes,
+            kept_awake_ms: self
+                .awake
+                .get()
+                .and_then(|awake| awake.held())
+                .map(|held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

@@ -5,10 +5,10 @@ use weldrfs_blockstore::{
     ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, RetrySettings, RetryStore,
 };
 
+use super::head::{HEAD_KEY, is_part_key};
 use super::layout::{MARKER_KEY, Marker};
 use super::open_error::OpenError;
 use super::place::{Place, Source};
-use super::publish::HEAD_KEY;
 
 /// Keys deleted by one call.
 const DELETE_KEYS: usize = 1000;
@@ -112,14 +112,9 @@ pub fn destroy_volume(source: &Source, id: &str, runtime: &Handle) -> Result<Des
 
 /// Whether a key is one that a volume writes.
 fn is_ours(key: &str) -> bool {
-    let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let copy = || {
-        let name = key.strip_prefix("meta/")?.strip_suffix(".db.zst")?;
-        name.split_once('-')
-    };
     key == MARKER_KEY
         || key == HEAD_KEY
-        || copy().is_some_and(|(lsn, nonce)| hex(lsn) && hex(nonce))
+        || is_part_key(key)
         || PackId::from_object_key(key).is_some()
 }
 
@@ -166,7 +161,7 @@ mod tests {
             MARKER_KEY,
             HEAD_KEY,
             &pack,
-            "meta/00000000000000ff-0123456789abcdef.db.zst",
+            "meta/00000000000000ff-0123456789abcdef-0001.layer",
         ] {
             assert!(is_ours(ours), "{ours}");
         }
@@ -174,7 +169,8 @@ mod tests {
             "photo.jpg",
             "packs/notes",
             "meta/notes",
-            "meta/x.db.zst",
+            "meta/x.layer",
+            "meta/12-34.layer",
             "vol2/weldrfs.json",
             "packs2/00112233445566778899aabbccddeeff",
         ] {

@@ -9,8 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Attempts that are remembered beside the confirmed head. Each attempt begins by reading the head, which settles those
-/// before it; more than one is only unsettled when a put arrives long after it was given up.
+/// Attempts that are remembered beside the confirmed head. Of those that were given up, any may arrive in the store later.
 const ATTEMPTS: usize = 16;
 
 /// The file `published.json` in the state folder.
@@ -51,10 +50,11 @@ impl Lineage {
         lineage.write(state)
     }
 
-    /// The head in the store is this one, which settles all attempts.
+    /// The head in the store is this one. A new one settles all attempts: those that were put in the place of the one
+    /// before it can have no effect any more. As long as that one is there, each of them may still arrive.
     pub(super) fn confirm(state: &Path, snapshot: &str) -> io::Result<()> {
         let lineage = Self::read(state)?;
-        if lineage.confirmed.as_deref() == Some(snapshot) && lineage.attempts.is_empty() {
+        if lineage.confirmed.as_deref() == Some(snapshot) {
             return Ok(());
         }
         let confirmed = Self {
@@ -90,6 +90,9 @@ mod tests {
             ["a", "b39", "b30", "c"].map(|h| lineage.knows(h)),
             [true, true, true, false]
         );
+        // The head is the old one still: the attempt may yet arrive.
+        Lineage::confirm(dir.path(), "a").unwrap();
+        assert!(Lineage::read(dir.path()).unwrap().knows("b39"));
         Lineage::confirm(dir.path(), "b39").unwrap();
         let lineage = Lineage::read(dir.path()).unwrap();
         assert_eq!(

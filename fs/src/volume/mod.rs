@@ -2,26 +2,32 @@
 
 mod barrier;
 mod figures;
+mod head;
 mod inventory;
+mod layer;
 mod layout;
 mod lineage;
 mod open;
 mod open_error;
 mod packer;
+mod pages;
 mod place;
 mod publish;
 mod rewrite;
+mod transfer;
+mod uploads;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use weldrfs_blockstore::{CountingStore, ObjectStore};
+use weldrfs_blockstore::{CountingStore, RetryStore};
 
-use crate::engine::Engine;
+use crate::awake::Awake;
+use crate::engine::{Engine, StoreWait};
 use crate::error::FsError;
 
 pub use figures::{LastError, Status, SyncReport};
@@ -33,6 +39,8 @@ use layout::{Locks, Marker};
 use packer::Packer;
 use worker::Worker;
 
+/// How long an operation that waits for the store waits.
+const SHIP_DEADLINE: Duration = Duration::from_secs(60);
 /// How long `close` goes on uploading before it leaves the rest for the next mount.
 const CLOSE_UPLOAD: Duration = Duration::from_secs(30);
 
@@ -65,6 +73,8 @@ pub struct VolumeConfig {
     pub upload_delay: Duration,
     /// Mount for writing although the store ignores conditions, so that nothing keeps two machines apart.
     pub trust_store: bool,
+    /// What waits for the store.
+    pub store_wait: StoreWait,
 }
 
 /// An open volume.
@@ -73,7 +83,7 @@ pub struct Volume {
     pub(crate) marker: Marker,
     pub(crate) state_dir: PathBuf,
     pub(crate) store: Arc<CountingStore>,
-    pub(crate) retrying: Arc<dyn ObjectStore>,
+    pub(crate) retrying: Arc<RetryStore>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) packer: Arc<Packer>,
     pub(crate) staging_limit_bytes: u64,
@@ -81,11 +91,16 @@ pub struct Volume {
     pub(crate) in_store: AtomicU64,
     /// One publication at a time; since when something is behind.
     pub(crate) publishing: Mutex<()>,
+    /// The head that was last put; `None` when what is in the store has to be looked at.
+    newest_head: Mutex<Option<head::Seen>>,
     pub(crate) behind_since: Mutex<Option<Instant>>,
     pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
     pub(crate) read_only: bool,
+    /// How often what has changed goes to the store.
+    sync_interval: Duration,
     /// The store ignores conditions, and was mounted all the same: none is put on the head.
     pub(crate) unconditional: bool,
+    awake: OnceLock<Arc<Awake>>,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,
 }
@@ -102,6 +117,12 @@ impl Volume {
     /// The engine.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// Says what keeps the processors awake for the mount, for [`Volume::status`].
+    pub(crate) fn set_awake(&self, awake: Arc<Awake>) {
+        // A volume has one mount.
+        let _ = self.awake.set(awake);
     }
 
     /// Folder of the volume's local state.

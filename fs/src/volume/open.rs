@@ -1,8 +1,8 @@
 //! Opening a volume: find or make it in the store, bring the local state up, start what works behind the engine.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use weldrfs_blockstore::{
     CountingStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore, SegmentId,
     SegmentSettings, SegmentStore,
 };
-use weldrfs_meta::{MetaError, MetaSettings, Namespace};
+use weldrfs_meta::{Lsn, MetaError, MetaSettings, Namespace};
 
 use super::barrier::Barrier;
 use super::layout::{Folders, Locks, MARKER_KEY, Marker};
@@ -21,9 +21,10 @@ use super::open_error::OpenError;
 use super::packer::{PackPlan, Packer};
 use super::place::Place;
 use super::worker::{Waker, Worker};
-use super::{Volume, VolumeConfig, publish};
+use super::{SHIP_DEADLINE, Volume, VolumeConfig, publish};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, Parts};
+use crate::error::FsError;
 
 /// Share of the free disk that staging may use unless a limit is given.
 const STAGING_SHARE: u64 = 2;
@@ -32,8 +33,8 @@ const LEAST_STAGING_BYTES: u64 = 64 << 20;
 /// Pack rounds, and how often files with too many runs are looked for.
 const PACK_INTERVAL: Duration = Duration::from_secs(1);
 const REWRITE_INTERVAL: Duration = Duration::from_secs(5);
-/// How often metadata goes to the store while something changes. A full copy each time, so not often.
-const PUBLISH_INTERVAL: Duration = Duration::from_secs(300);
+/// How often what has changed goes to the store, unless `upload_delay` is longer.
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Volume {
     /// Opens a volume, making it on first use.
@@ -58,7 +59,7 @@ impl Volume {
     ) -> Result<Arc<Self>, OpenError> {
         let place = Place::open(&config.source, &runtime)?;
         let store = Arc::new(CountingStore::new(Arc::clone(&place.store)));
-        let retrying: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
+        let retrying = Arc::new(RetryStore::new(
             Arc::clone(&store) as Arc<dyn ObjectStore>,
             RetrySettings::default(),
         ));
@@ -119,14 +120,23 @@ impl Volume {
             staging_limit_bytes,
             in_store: AtomicU64::new(in_store),
             publishing: Mutex::new(()),
+            newest_head: Mutex::new(None),
             behind_since: Mutex::new(None),
             last_error,
             read_only: config.read_only,
+            sync_interval: config.upload_delay.max(SYNC_INTERVAL),
             // A directory always keeps its conditions.
             unconditional: config.trust_store && config.source.directory().is_none(),
+            awake: OnceLock::new(),
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
         });
+        let shipped = Arc::downgrade(&volume);
+        volume.engine.set_ship(Box::new(move || {
+            let volume = shipped.upgrade();
+            let volume = volume.ok_or(FsError::Late("the volume is being closed"))?;
+            Ok(Lsn(volume.sync(SHIP_DEADLINE)?.in_store_lsn))
+        }));
         volume
             .start_workers(&waker, config.read_only)
             .map_err(|e| OpenError::State(format!("cannot start a thread: {e}")))?;
@@ -166,7 +176,7 @@ impl Volume {
         workers.push(Worker::start(
             "weldr-publish",
             &Waker::default(),
-            PUBLISH_INTERVAL,
+            self.sync_interval,
             move || {
                 if let Some(volume) = volume.upgrade() {
                     volume.publish_if_changed();
@@ -293,6 +303,7 @@ fn open_parts(
             .directory()
             .unwrap_or(&folders.segments)
             .to_owned(),
+        store_wait: config.store_wait,
     })
 }
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use weldrfs_blockstore::{
-    DirStore, ObjectStore, PutCondition, RetrySettings, RetryStore, S3Settings, S3Store, StoreError,
+    DirStore, ObjectStore, PutCondition, RetrySettings, RetryStore, S3Settings, S3Store,
+    StoreError, Version,
 };
 
 use super::layout::{MARKER_KEY, Marker, holds_something_else};
@@ -27,6 +29,8 @@ pub enum Source {
     Directory(PathBuf),
     /// A bucket, or a prefix in one.
     S3(S3Settings),
+    /// A store of the caller's own, in which nobody else keeps anything.
+    Own(Arc<dyn ObjectStore>),
 }
 
 impl Source {
@@ -34,7 +38,7 @@ impl Source {
     pub(super) fn directory(&self) -> Option<&Path> {
         match self {
             Self::Directory(dir) => Some(dir),
-            Self::S3(_) => None,
+            Self::S3(_) | Self::Own(_) => None,
         }
     }
 }
@@ -51,6 +55,7 @@ pub(super) struct Place {
 enum Kind {
     Directory(PathBuf),
     S3(Arc<S3Store>),
+    Own,
 }
 
 impl Place {
@@ -67,6 +72,10 @@ impl Place {
                     kind: Kind::S3(store),
                 }
             }
+            Source::Own(store) => Self {
+                store: Arc::clone(store),
+                kind: Kind::Own,
+            },
         })
     }
 
@@ -112,6 +121,10 @@ impl Place {
                 };
                 (first, hint)
             }
+            Kind::Own => {
+                let page = runtime.block_on(self.store.list("", None, 1))?;
+                (page.objects.into_iter().next().map(|object| object.key), "")
+            }
         };
         match other {
             None => Ok(()),
@@ -123,7 +136,7 @@ impl Place {
     }
 
     /// Finds out whether a bucket lets itself be listed, written to and deleted from, and whether it keeps conditions:
-    /// the marker, which is there, is put once more on the condition that it is not.
+    /// the marker, which is there, is put once more on the condition that it is not, and that it is another.
     pub(super) fn check_rights(
         &self,
         store: &dyn ObjectStore,
@@ -131,10 +144,10 @@ impl Place {
         trust: bool,
         runtime: &Handle,
     ) -> Result<(), OpenError> {
-        let Kind::S3(_) = &self.kind else {
+        if let Kind::Directory(_) = &self.kind {
             return Ok(());
-        };
-        let body = marker.body()?;
+        }
+        let body = marker.probe()?;
         let no_key = [NO_KEY.to_owned()];
         let (listed, put, deleted) = runtime.block_on(async {
             tokio::join!(
@@ -142,9 +155,7 @@ impl Place {
                 async {
                     match trust {
                         true => Ok(()),
-                        false => kept_condition(
-                            store.put(MARKER_KEY, body, PutCondition::IfAbsent).await,
-                        ),
+                        false => kept_conditions(store, body).await,
                     }
                 },
                 store.delete(&no_key),
@@ -164,10 +175,21 @@ enum Unkept {
     Ignored,
 }
 
-fn kept_condition<T>(outcome: Result<T, StoreError>) -> Result<(), Unkept> {
-    match outcome {
-        Err(StoreError::PreconditionFailed { .. }) => Ok(()),
-        Err(error) => Err(Unkept::Store(error)),
-        Ok(_) => Err(Unkept::Ignored),
+/// A version that no object has, in the form of an ETag.
+const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
+
+async fn kept_conditions(store: &dyn ObjectStore, body: Bytes) -> Result<(), Unkept> {
+    let other = PutCondition::IfMatch(Version(NO_VERSION.to_owned()));
+    let (absent, other) = tokio::join!(
+        store.put(MARKER_KEY, body.clone(), PutCondition::IfAbsent),
+        store.put(MARKER_KEY, body.clone(), other),
+    );
+    for outcome in [absent, other] {
+        match outcome {
+            Err(StoreError::PreconditionFailed { .. }) => {}
+            Err(error) => return Err(Unkept::Store(error)),
+            Ok(_) => return Err(Unkept::Ignored),
+        }
     }
+    Ok(())
 }

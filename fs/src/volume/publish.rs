@@ -1,75 +1,40 @@
-//! Metadata in the store: a full copy of the database, and the head that names the newest one.
+//! Publishing: a cut of the database, with every byte its files use in packs, and then the head that names it.
 //!
-//! In this version every publication is a full copy, made on `sync`, on unmount and now and then. Data goes first: a
-//! head never names what is not there.
+//! Data goes first: a head never names what is not there. A cut that could not be brought to the store is dropped; the
+//! next one has all that it had.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
-use weldrfs_blockstore::{ObjectStore, PutCondition};
-use weldrfs_meta::{Lsn, MetaError};
+use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
+use weldrfs_meta::{MetaError, Packed};
 
 use super::figures::SyncReport;
+use super::head::{Garbage, HEAD_KEY, Head, Layer, Seen, part_keys, read_head};
+use super::layer::{self, Header};
 use super::layout::Folders;
 use super::lineage::Lineage;
 use super::open_error::OpenError;
+use super::pages::{self, PageTable, Taken};
+use super::transfer;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
 
-/// Key of the head.
-pub(super) const HEAD_KEY: &str = "head.json";
-/// Compression of a copy of the database.
-const ZSTD_LEVEL: i32 = 3;
-/// Rounds of packing in one sync; each takes what came during the one before.
-const SYNC_ROUNDS: usize = 3;
-/// How long the occasional publication may take before it leaves the rest to the next one.
+/// How long the regular publication may take before it leaves the rest to the next one.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a sync waits for the mutations under way before it holds back new ones.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it holds back new ones at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The head object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Head {
-    /// Version of this object's format.
-    version: u32,
-    /// The last operation the copy holds.
-    lsn: u64,
-    /// Key of the compressed copy.
-    snapshot: String,
-    /// Bytes of the copy before compression.
-    snapshot_bytes: u64,
-    /// CRC-32C of the compressed object.
-    snapshot_crc32c: u32,
-    /// When it was published, milliseconds since 1970.
-    created_ms: u64,
-}
-
-async fn read_head(store: &dyn ObjectStore) -> Result<Option<Head>, OpenError> {
-    match store.get(HEAD_KEY, None).await {
-        Ok(object) => {
-            let head: Head = serde_json::from_slice(&object.bytes).map_err(|e| {
-                OpenError::State(format!("{HEAD_KEY} in the store is damaged: {e}"))
-            })?;
-            if head.version > super::layout::FORMAT_VERSION {
-                return Err(OpenError::NewerFormat {
-                    found: head.version,
-                    known: super::layout::FORMAT_VERSION,
-                });
-            }
-            Ok(Some(head))
-        }
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
+/// Deltas after one full layer; a machine that restores fetches all of them.
+const MOST_DELTAS: usize = 64;
+/// A new full layer is made when the deltas have more than this share of the full one.
+const DELTA_SHARE: u64 = 2;
+/// And when the full one is older than this.
+const FULL_LIFE_MS: u64 = 3_600_000;
+/// How long layers stay that no head names any more: somebody may be restoring from them.
+const LAYER_GRACE_MS: u64 = 3_600_000;
 
 /// What the store holds, for a machine that has metadata of its own: the last operation the store alone can restore,
 /// 0 when nothing was published.
@@ -83,14 +48,14 @@ pub(super) fn published_lsn(
     folders: &Folders,
     read_only: bool,
 ) -> Result<u64, OpenError> {
-    let Some(head) = runtime.block_on(read_head(store))? else {
+    let Some(Seen { head, .. }) = runtime.block_on(read_head(store))? else {
         return Ok(0);
     };
     let lineage = Lineage::read(&folders.state).map_err(|error| OpenError::StateDir {
         dir: folders.state.clone(),
         error,
     })?;
-    if lineage.knows(&head.snapshot) {
+    if lineage.knows(&head.nonce) {
         return Ok(head.lsn);
     }
     if !read_only {
@@ -112,38 +77,23 @@ pub(super) fn restore(
     runtime: &tokio::runtime::Handle,
     folders: &Folders,
 ) -> Result<u64, OpenError> {
-    let Some(head) = runtime.block_on(read_head(store))? else {
+    let Some(Seen { head, .. }) = runtime.block_on(read_head(store))? else {
         return Ok(0);
     };
-    let object = runtime.block_on(store.get(&head.snapshot, None))?;
-    let damaged =
-        |why: String| OpenError::State(format!("{} in the store is damaged: {why}", head.snapshot));
-    if crc32c::crc32c(&object.bytes) != head.snapshot_crc32c {
-        return Err(damaged("it has the wrong checksum".into()));
-    }
     let state = |error| OpenError::StateDir {
         dir: folders.meta.clone(),
         error,
     };
     let temporary = folders.meta.join("meta.db.restoring");
-    let mut file = fs::File::create(&temporary).map_err(state)?;
-    let decoder =
-        zstd::stream::Decoder::new(&object.bytes[..]).map_err(|e| damaged(e.to_string()))?;
-    // One byte more than it should have tells a longer one apart without unpacking it whole.
-    let written = io::copy(&mut decoder.take(head.snapshot_bytes + 1), &mut file)
-        .map_err(|e| damaged(e.to_string()))?;
-    if written != head.snapshot_bytes {
-        return Err(damaged(format!(
-            "it has {written} bytes, {} are expected",
-            head.snapshot_bytes
-        )));
-    }
-    drop(file);
-    weldrfs_meta::forget_segments(&temporary)?;
+    // One that a former attempt left is of some other head.
+    let _ = fs::remove_file(&temporary);
+    let (packed, table) = transfer::fetch(store, runtime, &head, &temporary)?;
+    weldrfs_meta::settle_restored(&temporary, &packed)?;
+    table.save(&folders.state, &head.nonce).map_err(state)?;
     fs::File::open(&temporary)
         .and_then(|f| f.sync_all())
         .map_err(state)?;
-    Lineage::confirm(&folders.state, &head.snapshot).map_err(state)?;
+    Lineage::confirm(&folders.state, &head.nonce).map_err(state)?;
     fs::rename(&temporary, folders.meta.join("meta.db")).map_err(state)?;
     fs::File::open(&folders.meta)
         .and_then(|f| f.sync_all())
@@ -182,7 +132,7 @@ impl Volume {
         })
     }
 
-    /// The occasional publication.
+    /// The regular publication.
     pub(super) fn publish_if_changed(&self) {
         if self.in_store.load(Ordering::Acquire) < self.engine.ns.acknowledged().0
             && let Err(error) = self.sync(PUBLISH_DEADLINE)
@@ -197,136 +147,209 @@ impl Volume {
 
     /// The caller holds `publishing`.
     fn publish(&self, deadline: Instant) -> Result<(), FsError> {
-        let copy = self.state_dir.join("publish.db");
-        // A former process may have been killed in the middle.
-        let _ = fs::remove_file(&copy);
-        let result = self.publish_copy(&copy, deadline);
-        let _ = fs::remove_file(&copy);
-        result
-    }
-
-    fn publish_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
-        let lsn = self.consistent_copy(copy, deadline)?;
-        let (compressed, snapshot_bytes) = compress(copy).map_err(io)?;
-        let nonce: u64 = SmallRng::from_os_rng().random();
-        let head = Head {
-            version: super::layout::FORMAT_VERSION,
-            lsn: lsn.0,
-            snapshot: format!("meta/{:016x}-{nonce:016x}.db.zst", lsn.0),
-            snapshot_bytes,
-            snapshot_crc32c: crc32c::crc32c(&compressed),
-            created_ms: u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0),
+        // Before anything is put: whoever has lost the volume leaves nothing behind in it.
+        let newest = self.newest_head.lock().clone();
+        let seen = match newest {
+            Some(seen) => Some(seen),
+            None => self.judged_head(deadline)?,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let put = self.put_head(&head, compressed);
-        let put = self
-            .runtime
-            .block_on(async { tokio::time::timeout(left, put).await });
-        match put {
-            Ok(Ok(())) => {
-                self.in_store.store(lsn.0, Ordering::Release);
-                *self.behind_since.lock() = None;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(FsError::Late(
-                "the store did not answer before the deadline",
-            )),
-        }
-    }
-
-    /// A copy of the database in which every byte of every file lies in an uploaded pack.
-    fn consistent_copy(&self, copy: &std::path::Path, deadline: Instant) -> Result<Lsn, FsError> {
-        for _ in 0..SYNC_ROUNDS {
-            self.packer.pack_all(deadline)?;
-            if let Some(lsn) = self.copy_without_segments(copy)? {
-                return Ok(lsn);
-            }
-        }
-        // Programs write faster than this: they wait a moment for what came since the last round.
+        let now_ms = u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0);
+        let before = seen.as_ref().and_then(|seen| {
+            takes_a_delta(&seen.head, now_ms)
+                .then(|| PageTable::load(&self.state_dir, &seen.head.nonce))?
+        });
+        let is_delta = before.is_some();
         let late =
             || FsError::Late("the store is too slow to keep up; what is missing goes up later");
-        if Instant::now() >= deadline {
-            return Err(late());
-        }
+        // From the cut on nobody else packs, so the segments that it names stay.
         let mut turn = self.packer.turn(deadline).ok_or_else(late)?;
-        let pause = self.engine.ns.pause(PAUSE_PATIENCE).ok_or_else(late)?;
-        let until = deadline.min(Instant::now() + LONGEST_PAUSE);
-        self.packer.pack_paused(&mut turn, &pause, until)?;
-        self.copy_without_segments(copy)?.ok_or_else(late)
+        self.engine.segments.seal_active();
+        let spool = self.state_dir.join("cut.pages");
+        let taken = self
+            .engine
+            .ns
+            .cut(move |cut| pages::take(cut, before.as_ref(), &spool))?
+            .map_err(io)?;
+        let packed = self
+            .packer
+            .pack_listed(&mut turn, &taken.in_segments, deadline)?;
+        drop(turn);
+        let layer = self.ship_layer(&taken, &packed, now_ms, deadline)?;
+        let nonce: u64 = SmallRng::from_os_rng().random();
+        let head = succeed(
+            seen.as_ref().map(|seen| &seen.head),
+            layer,
+            is_delta,
+            now_ms,
+            nonce,
+        );
+        taken.table.save(&self.state_dir, &head.nonce).map_err(io)?;
+        self.replace_head(head, seen, deadline)?;
+        self.in_store.store(taken.lsn.0, Ordering::Release);
+        *self.behind_since.lock() = None;
+        Ok(())
     }
 
-    fn copy_without_segments(&self, copy: &std::path::Path) -> Result<Option<Lsn>, FsError> {
-        let _ = fs::remove_file(copy);
-        let lsn = self.engine.ns.copy_database(copy.to_owned())?;
-        let damaged = self.packer.damaged();
-        let here = weldrfs_meta::extents_in_segments(copy)?;
-        Ok(here
-            .iter()
-            .all(|extent| damaged.contains(extent))
-            .then_some(lsn))
+    fn ship_layer(
+        &self,
+        taken: &Taken,
+        packed: &[Packed],
+        now_ms: u64,
+        deadline: Instant,
+    ) -> Result<Layer, FsError> {
+        let header = Header {
+            page_bytes: taken.page_bytes,
+            pages_after: taken.table.pages(),
+            lsn: taken.lsn.0,
+        };
+        let nonce: u64 = SmallRng::from_os_rng().random();
+        let key = format!("meta/{:016x}-{nonce:016x}", taken.lsn.0);
+        let mut put = |key: String, part| {
+            let put = self.retrying.put(&key, part, PutCondition::IfAbsent);
+            self.within(deadline, put).map(drop)
+        };
+        let write = |out: &mut dyn Write| layer::encode(header, &taken.spool, packed, out);
+        let shipped = transfer::ship(&key, write, &mut put)?;
+        Ok(Layer {
+            key,
+            lsn: taken.lsn.0,
+            created_ms: now_ms,
+            bytes: shipped.bytes,
+            parts: shipped.parts,
+            image: format!("{:032x}", taken.table.image()),
+        })
     }
 
-    async fn put_head(&self, head: &Head, compressed: Vec<u8>) -> Result<(), FsError> {
-        let io = |error: io::Error| FsError::Meta(error.into());
+    /// Waits for the store until the deadline.
+    fn within<T>(
+        &self,
+        deadline: Instant,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, FsError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, request).await });
+        let late = |_| match self.retrying.failing() {
+            Some(error) => FsError::Store(error),
+            None => FsError::Late("the store did not answer before the deadline"),
+        };
+        answer.map_err(late)?.map_err(FsError::Store)
+    }
+
+    /// The head in the store, if this state wrote it.
+    ///
+    /// # Errors
+    /// [`FsError::Foreign`] when somebody else did, or when it is gone; one that cannot be read is nobody's to replace.
+    fn judged_head(&self, deadline: Instant) -> Result<Option<Seen>, FsError> {
+        let io = |error: std::io::Error| FsError::Meta(error.into());
+        let seen = self.within(deadline, async {
+            read_head(&*self.retrying)
+                .await
+                .map_err(|error| match error {
+                    OpenError::Store(error) => error,
+                    other => StoreError::Damaged {
+                        what: other.to_string(),
+                    },
+                })
+        })?;
         let lineage = Lineage::read(&self.state_dir).map_err(io)?;
-        let (old, condition) = match self.retrying.get(HEAD_KEY, None).await {
-            Ok(object) => {
-                let old = serde_json::from_slice::<Head>(&object.bytes).ok();
-                (old, PutCondition::IfMatch(object.version))
+        match &seen {
+            Some(seen) if lineage.knows(&seen.head.nonce) => {
+                Lineage::confirm(&self.state_dir, &seen.head.nonce).map_err(io)?;
             }
-            Err(error) if error.is_not_found() => (None, PutCondition::IfAbsent),
-            Err(error) => return Err(FsError::Store(error)),
-        };
-        let condition = match self.unconditional {
-            true => PutCondition::Always,
-            false => condition,
-        };
-        match &old {
-            Some(old) if lineage.knows(&old.snapshot) => {
-                Lineage::confirm(&self.state_dir, &old.snapshot).map_err(io)?;
-            }
-            None if lineage.has_published() => return Err(FsError::Foreign),
-            None => {}
-            Some(_) => return Err(FsError::Foreign),
+            None if !lineage.has_published() => {}
+            _ => return Err(FsError::Foreign),
         }
-        let copy = Bytes::from(compressed);
-        let put = self
-            .retrying
-            .put(&head.snapshot, copy, PutCondition::IfAbsent)
-            .await;
-        put.map_err(FsError::Store)?;
-        let body = serde_json::to_vec_pretty(head).map_err(|e| io(io::Error::other(e)))?;
-        Lineage::attempt(&self.state_dir, &head.snapshot).map_err(io)?;
-        let put = self
-            .retrying
-            .put(HEAD_KEY, Bytes::from(body), condition)
-            .await;
-        if let Err(error) = put {
-            // The answer may have been lost, or be that to an earlier attempt of the same put.
-            match read_head(&*self.retrying).await {
-                Ok(Some(now)) if now.snapshot == head.snapshot => {}
-                _ => return Err(FsError::Store(error)),
+        Ok(seen)
+    }
+
+    /// Puts `head` in the place of the one that was seen, and deletes the layers that this one had given up long ago.
+    fn replace_head(
+        &self,
+        head: Head,
+        mut seen: Option<Seen>,
+        deadline: Instant,
+    ) -> Result<(), FsError> {
+        let io = |error: std::io::Error| FsError::Meta(error.into());
+        let body = serde_json::to_vec_pretty(&head).map_err(|e| io(std::io::Error::other(e)))?;
+        let body = Bytes::from(body);
+        Lineage::attempt(&self.state_dir, &head.nonce).map_err(io)?;
+        let version = loop {
+            let condition = match &seen {
+                _ if self.unconditional => PutCondition::Always,
+                Some(seen) => PutCondition::IfMatch(seen.version.clone()),
+                None => PutCondition::IfAbsent,
+            };
+            let put = self.retrying.put(HEAD_KEY, body.clone(), condition);
+            match self.within(deadline, put) {
+                Ok(version) => break version,
+                // An earlier put of ours may have arrived after it was given up; only somebody else's ends this.
+                Err(FsError::Store(StoreError::PreconditionFailed { .. })) => {
+                    *self.newest_head.lock() = None;
+                    let now = self.judged_head(deadline)?;
+                    Lineage::attempt(&self.state_dir, &head.nonce).map_err(io)?;
+                    seen = now;
+                }
+                Err(error) => {
+                    *self.newest_head.lock() = None;
+                    return Err(error);
+                }
             }
-        }
-        Lineage::confirm(&self.state_dir, &head.snapshot).map_err(io)?;
-        // Only now is the former copy nobody's; one that stays is a few megabytes, and no reason to fail.
-        if let Some(old) = old.filter(|old| old.snapshot != head.snapshot)
-            && let Err(error) = self.retrying.delete(&[old.snapshot]).await
+        };
+        Lineage::confirm(&self.state_dir, &head.nonce).map_err(io)?;
+        PageTable::keep_only(&self.state_dir, &head.nonce);
+        // What the former head listed and this one does not is old enough, and nobody's.
+        let gone = |old: &&Garbage| !head.garbage.contains(old);
+        let former = seen.map(|seen| seen.head.garbage).unwrap_or_default();
+        let keys: Vec<String> = former
+            .iter()
+            .filter(gone)
+            .flat_map(|old| part_keys(&old.key, old.parts))
+            .collect();
+        *self.newest_head.lock() = Some(Seen { head, version });
+        if !keys.is_empty()
+            && let Err(error) = self.within(deadline, self.retrying.delete(&keys))
         {
-            tracing::warn!(%error, "a former copy of the metadata stays in the store");
+            // They are a few megabytes, and no reason to fail.
+            tracing::warn!(%error, "former layers of the metadata stay in the store");
         }
         Ok(())
     }
 }
 
-/// Compresses a copy of the database as it is read, so that memory holds it only compressed. Returns the bytes
-/// and how many there were before.
-fn compress(copy: &std::path::Path) -> io::Result<(Vec<u8>, u64)> {
-    let plain = fs::File::open(copy)?;
-    let bytes = plain.metadata()?.len();
-    let mut compressed = Vec::new();
-    zstd::stream::copy_encode(plain, &mut compressed, ZSTD_LEVEL)?;
-    Ok((compressed, bytes))
+/// Whether the next layer may be a delta to what this head names.
+fn takes_a_delta(head: &Head, now_ms: u64) -> bool {
+    let Some((full, deltas)) = head.layers.split_first() else {
+        return false;
+    };
+    let size: u64 = deltas.iter().map(|delta| delta.bytes).sum();
+    deltas.len() < MOST_DELTAS
+        && size * DELTA_SHARE <= full.bytes
+        && now_ms.saturating_sub(full.created_ms) < FULL_LIFE_MS
+}
+
+/// The head after `old` with one more layer, or with a new full one.
+fn succeed(old: Option<&Head>, layer: Layer, is_delta: bool, now_ms: u64, nonce: u64) -> Head {
+    let mut garbage = old.map(|old| old.garbage.clone()).unwrap_or_default();
+    garbage.retain(|g| now_ms.saturating_sub(g.since_ms) < LAYER_GRACE_MS);
+    let mut layers = old.map(|old| old.layers.clone()).unwrap_or_default();
+    if !is_delta {
+        garbage.extend(layers.drain(..).map(|layer| Garbage {
+            key: layer.key,
+            parts: layer.parts.len() as u64,
+            since_ms: now_ms,
+        }));
+    }
+    let lsn = layer.lsn;
+    layers.push(layer);
+    Head {
+        version: super::layout::FORMAT_VERSION,
+        nonce: format!("{nonce:016x}"),
+        lsn,
+        created_ms: now_ms,
+        layers,
+        garbage,
+    }
 }

@@ -5,7 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::engine::Caller;
+use bytes::Bytes;
+use weldrfs_blockstore::{
+    Fault, FaultKind, FaultRule, FaultStore, ListPage, MemoryStore, Object, ObjectInfo,
+    ObjectStore, Outage, PutCondition, StoreError, Verb, Version,
+};
 use weldrfs_meta::ROOT_INO;
+
+use super::head::{HEAD_KEY, Head};
+use crate::clock::{Clock, ManualClock};
 
 struct Machine {
     runtime: tokio::runtime::Runtime,
@@ -44,7 +52,17 @@ impl Machine {
             max_uploads: 5,
             upload_delay: Duration::ZERO,
             trust_store: false,
+            store_wait: StoreWait::Never,
         }
+    }
+
+    /// A volume in a store of its own.
+    fn open_in(&self, store: &Arc<FaultStore>, state: &str) -> Result<Arc<Volume>, OpenError> {
+        let config = VolumeConfig {
+            source: Source::Own(Arc::clone(store) as Arc<dyn ObjectStore>),
+            ..self.config(state)
+        };
+        Volume::open(config, self.runtime.handle().clone())
     }
 
     fn open(&self, state: &str) -> Arc<Volume> {
@@ -242,6 +260,35 @@ fn a_place_that_holds_something_else_is_left_alone() {
     assert!(!machine.path("here").exists());
     let inside: Vec<_> = std::fs::read_dir(machine.path("store")).unwrap().collect();
     assert_eq!(inside.len(), 1);
+}
+
+#[test]
+fn attributes_of_known_classes_are_kept_and_trusted_ones_shown_to_the_privileged() {
+    let machine = Machine::new();
+    let volume = machine.open("state");
+    let (engine, ino) = (volume.engine(), file(&volume, "f"));
+    let set = |name: &[u8]| engine.setxattr(ino, name, b"v", weldrfs_meta::XattrMode::Any);
+    for name in [&b"user.a"[..], b"trusted.b", b"security.c"] {
+        set(name).unwrap();
+    }
+    for (name, errno) in [
+        (&b"user."[..], libc::EINVAL),
+        (b"user", libc::EOPNOTSUPP),
+        (b"other.d", libc::EOPNOTSUPP),
+        (b"system.posix_acl_access", libc::EOPNOTSUPP),
+    ] {
+        assert_eq!(set(name).unwrap_err().errno(), errno);
+        assert_eq!(engine.getxattr(ino, name).unwrap_err().errno(), errno);
+        assert_eq!(engine.removexattr(ino, name).unwrap_err().errno(), errno);
+    }
+    let listed = |privileged| {
+        let mut names = engine.listxattr(ino, privileged).unwrap();
+        names.sort();
+        names
+    };
+    assert_eq!(listed(true), [&b"security.c"[..], b"trusted.b", b"user.a"]);
+    assert_eq!(listed(false), [&b"security.c"[..], b"user.a"]);
+    volume.close().unwrap();
 }
 
 #[test]
@@ -481,13 +528,382 @@ fn a_volume_whose_place_was_taken_stops_publishing() {
     volume.sync(LONG).unwrap();
     let head = machine.path("store/head.json");
     let text = std::fs::read_to_string(&head).unwrap();
-    let taken = text.replace("meta/", "meta/taken-");
+    let nonce = serde_json::from_str::<serde_json::Value>(&text).unwrap()["nonce"].clone();
+    let taken = text.replace(nonce.as_str().unwrap(), "00000000000000aa");
     std::fs::write(&head, &taken).unwrap();
     file(&volume, "g");
     let error = volume.sync(Duration::from_secs(5)).unwrap_err();
     assert!(error.to_string().contains("gone on without"), "{error}");
     assert_eq!(std::fs::read_to_string(&head).unwrap(), taken);
     volume.close().unwrap();
+}
+
+#[test]
+fn closing_and_fsync_wait_for_the_store_when_told_to() {
+    let machine = Machine::new();
+    let store = faulty();
+    let config = VolumeConfig {
+        source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
+        store_wait: StoreWait::FsyncAndClose,
+        ..machine.config("here")
+    };
+    let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
+    let engine = volume.engine();
+    let puts = || store.counts().put.requests;
+    let restorable = || volume.status().in_store_lsn == volume.status().acknowledged_lsn;
+    let ino = file(&volume, "f");
+    engine.write(ino, 0, &content(1, 5000), false).unwrap();
+    engine.close(ino).unwrap();
+    assert!(restorable());
+    // Nothing has changed since: neither asks for anything.
+    let before = puts();
+    engine.close(ino).unwrap();
+    engine.fsync(ino, false).unwrap();
+    assert_eq!(puts(), before);
+    // A change of the file that is no write, and one of another file: closing waits for the first, fsync for both.
+    let shorter = weldrfs_meta::AttrChange {
+        size: Some(100),
+        ..weldrfs_meta::AttrChange::default()
+    };
+    engine.setattr(ino, shorter).unwrap();
+    engine.close(ino).unwrap();
+    assert!(restorable());
+    let other = file(&volume, "other");
+    engine.close(ino).unwrap();
+    assert!(!restorable());
+    engine.fsync(ino, false).unwrap();
+    assert!(restorable());
+    // The store is away: closing says so, and later it is made good.
+    store.add(FaultRule::on(
+        Verb::Put,
+        Fault::ErrorBefore(FaultKind::Denied),
+    ));
+    engine.write(other, 0, b"x", false).unwrap();
+    assert_eq!(engine.close(other).unwrap_err().errno(), libc::EIO);
+    store.heal();
+    engine.close(other).unwrap();
+    assert!(restorable());
+    volume.close().unwrap();
+}
+
+fn faulty() -> Arc<FaultStore> {
+    Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), 1))
+}
+
+#[test]
+fn one_failed_request_does_not_fail_a_sync_and_a_lost_answer_is_found_out() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    for (n, fault) in [
+        Fault::ErrorBefore(FaultKind::Unavailable),
+        Fault::ErrorAfter(FaultKind::Timeout),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // The first publication and a later one: the head is put on two different conditions.
+        for name in ["a", "b"] {
+            for key in ["head.json", "meta/", "packs/"] {
+                let rule = FaultRule::on(Verb::Put, fault).prefix(key).times(1);
+                store.add(rule);
+            }
+            let ino = file(&volume, &format!("{name}{n}"));
+            volume
+                .engine()
+                .write(ino, 0, &content(n as u64, 5000), false)
+                .unwrap();
+            let struck = || store.injected().values().sum::<u64>();
+            let before = struck();
+            volume.sync(LONG).unwrap();
+            assert_eq!(struck() - before, 3);
+        }
+    }
+    volume.abandon();
+    let other = machine.open_in(&store, "elsewhere").unwrap();
+    for name in [b"a0", b"b0", b"a1", b"b1"] {
+        other.engine().lookup(ROOT_INO, name).unwrap();
+    }
+    other.close().unwrap();
+}
+
+fn newest_head(machine: &Machine, store: &Arc<FaultStore>) -> Head {
+    let seen = machine.runtime.block_on(head::read_head(&**store)).unwrap();
+    seen.unwrap().head
+}
+
+#[test]
+fn what_changed_little_is_published_as_a_delta_and_every_state_comes_back() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    for i in 0..5_000_u64 {
+        file(&volume, &format!("f{i}"));
+    }
+    volume.sync(LONG).unwrap();
+    let full = newest_head(&machine, &store).layers;
+    assert_eq!(full.len(), 1);
+    for round in 0..4_u64 {
+        let attr = volume.engine().lookup(ROOT_INO, b"f7").unwrap();
+        volume
+            .engine()
+            .write(attr.ino, 0, &content(100 + round, 100), false)
+            .unwrap();
+        volume
+            .engine()
+            .unlink(ROOT_INO, format!("f{}", 100 + round).as_bytes())
+            .unwrap();
+        volume.sync(LONG).unwrap();
+        let head = newest_head(&machine, &store);
+        assert_eq!(head.layers.len() as u64, round + 2);
+        assert!(head.layers.last().unwrap().bytes * 8 < full[0].bytes);
+        // Every state, also one that begins with a volume of its own that publishes nothing.
+        let other = machine
+            .open_in(&store, &format!("elsewhere{round}"))
+            .unwrap();
+        let attr = other.engine().lookup(ROOT_INO, b"f7").unwrap();
+        assert_eq!(
+            &other.engine().read(attr.ino, 0, 100).unwrap()[..],
+            content(100 + round, 100)
+        );
+        assert!(
+            other
+                .engine()
+                .lookup(ROOT_INO, format!("f{}", 100 + round).as_bytes())
+                .is_err()
+        );
+        assert!(other.check().unwrap().findings.is_empty());
+        other.abandon();
+    }
+    // A machine that was restored goes on with deltas to the same head.
+    volume.abandon();
+    let other = machine.open_in(&store, "another").unwrap();
+    file(&other, "more");
+    other.sync(LONG).unwrap();
+    assert_eq!(newest_head(&machine, &store).layers.len(), 6);
+    other.close().unwrap();
+    let third = machine.open_in(&store, "third").unwrap();
+    assert!(third.engine().lookup(ROOT_INO, b"more").is_ok());
+    assert!(third.check().unwrap().findings.is_empty());
+    third.close().unwrap();
+}
+
+#[test]
+fn layers_are_folded_into_a_full_one_and_deleted_after_a_grace_period() {
+    let machine = Machine::new();
+    let store = faulty();
+    let clock = Arc::new(ManualClock::at(1_000_000_000_000_000_000));
+    let config = VolumeConfig {
+        source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
+        ..machine.config("here")
+    };
+    let handle = machine.runtime.handle().clone();
+    let volume = Volume::open_with(config, handle, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let objects = || {
+        let listed = machine.runtime.block_on(store.list("meta/", None, 1000));
+        listed.unwrap().objects.len()
+    };
+    let (mut most, mut fulls) = (0, 0);
+    for i in 0..200 {
+        file(&volume, &format!("f{i}"));
+        volume.sync(LONG).unwrap();
+        let head = newest_head(&machine, &store);
+        most = most.max(head.layers.len());
+        fulls += usize::from(head.layers.len() == 1);
+        let named: u64 = head.garbage.iter().map(|g| g.parts).sum();
+        assert_eq!(objects() as u64, named + head.layers.len() as u64);
+        // A minute each: an hour's worth of layers at most waits for its end.
+        clock.advance(60_000_000_000);
+    }
+    assert!((2..=65).contains(&most), "{most}");
+    assert!(fulls > 1 && objects() < 200, "{fulls} {}", objects());
+    volume.close().unwrap();
+}
+
+#[test]
+fn what_is_deleted_while_it_is_uploaded_is_whole_in_what_is_published() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    for i in 0..20_u64 {
+        let ino = file(&volume, &format!("f{i}"));
+        volume
+            .engine()
+            .write(ino, 0, &content(i, 50_000), false)
+            .unwrap();
+    }
+    store.set_outage(Outage::Hanging);
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| volume.sync(LONG));
+        // By then the cut was made: the first request to the store follows it.
+        let deadline = Instant::now() + LONG;
+        while store.counts().requests() < 6 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        for i in 0..20 {
+            volume
+                .engine()
+                .unlink(ROOT_INO, format!("f{i}").as_bytes())
+                .unwrap();
+        }
+        let late = file(&volume, "late");
+        volume
+            .engine()
+            .write(late, 0, &content(99, 5_000), false)
+            .unwrap();
+        store.set_outage(Outage::None);
+        syncing.join().unwrap().unwrap();
+    });
+    volume.abandon();
+    let other = machine.open_in(&store, "elsewhere").unwrap();
+    for i in 0..20_u64 {
+        let attr = other.engine().lookup(ROOT_INO, format!("f{i}").as_bytes());
+        let Ok(attr) = attr else { continue };
+        assert_eq!(
+            &other.engine().read(attr.ino, 0, 50_000).unwrap()[..],
+            content(i, 50_000)
+        );
+    }
+    assert!(other.check().unwrap().findings.is_empty());
+    other.close().unwrap();
+}
+
+#[test]
+fn a_head_that_arrives_after_it_was_given_up_is_this_volumes_own() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    let head = || {
+        machine
+            .runtime
+            .block_on(store.get(HEAD_KEY, None))
+            .unwrap()
+            .bytes
+    };
+    let (first, rule) = (head(), Fault::ErrorAfter(FaultKind::Timeout));
+    // Put, and then no answer to anything about the head any more.
+    file(&volume, "g");
+    store.add(FaultRule::on(Verb::Put, rule).prefix(HEAD_KEY).times(1));
+    store
+        .add(FaultRule::on(Verb::Get, Fault::ErrorBefore(FaultKind::Unavailable)).prefix(HEAD_KEY));
+    volume.sync(Duration::from_secs(3)).unwrap_err();
+    store.heal();
+    let second = head();
+    assert_ne!(first, second);
+    // As if it had arrived only now, after a look at the head that was there before.
+    let put = |body: &Bytes| {
+        let put = store.put(HEAD_KEY, body.clone(), PutCondition::Always);
+        machine.runtime.block_on(put).unwrap();
+    };
+    put(&first);
+    let lineage = |head: &Bytes| {
+        let head: serde_json::Value = serde_json::from_slice(head).unwrap();
+        let lineage = lineage::Lineage::read(volume.state_dir()).unwrap();
+        lineage.knows(head["nonce"].as_str().unwrap())
+    };
+    store.add(FaultRule::on(Verb::Put, Fault::ErrorBefore(FaultKind::Denied)).prefix("meta/"));
+    volume.sync(Duration::from_secs(3)).unwrap_err();
+    store.heal();
+    put(&second);
+    assert!(lineage(&first) || lineage(&second));
+    volume.sync(LONG).unwrap();
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_not_replaced() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    file(&volume, "f");
+    let body = Bytes::from_static(b"what is this");
+    let put = store.put(HEAD_KEY, body.clone(), PutCondition::Always);
+    machine.runtime.block_on(put).unwrap();
+    let error = volume.sync(Duration::from_secs(5)).unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    let there = machine.runtime.block_on(store.get(HEAD_KEY, None)).unwrap();
+    assert_eq!(there.bytes, body);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_refused_and_written_to_without_any_when_told_to() {
+    let machine = Machine::new();
+    let store = faulty();
+    machine.open_in(&store, "here").unwrap().close().unwrap();
+    for key in ["if-absent", "if-match"] {
+        let ignoring = Arc::new(Forgetful {
+            inner: Arc::clone(&store),
+            ignores: key,
+        });
+        let config = |trust_store| VolumeConfig {
+            source: Source::Own(Arc::clone(&ignoring) as Arc<dyn ObjectStore>),
+            trust_store,
+            ..machine.config("here")
+        };
+        let refused = Volume::open(config(false), machine.runtime.handle().clone());
+        assert!(
+            matches!(refused, Err(OpenError::IgnoresConditions(_))),
+            "{key}"
+        );
+        let volume = Volume::open(config(true), machine.runtime.handle().clone()).unwrap();
+        file(&volume, key);
+        volume.sync(LONG).unwrap();
+        volume.close().unwrap();
+    }
+}
+
+/// A store that ignores one kind of condition, and refuses to hear of it on the head.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<FaultStore>,
+    ignores: &'static str,
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Forgetful {
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Object, StoreError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, cond: PutCondition) -> Result<Version, StoreError> {
+        assert!(key != HEAD_KEY || cond == PutCondition::Always, "{cond:?}");
+        let cond = match (&cond, self.ignores) {
+            (PutCondition::IfAbsent, "if-absent") | (PutCondition::IfMatch(_), "if-match") => {
+                PutCondition::Always
+            }
+            _ => cond,
+        };
+        self.inner.put(key, body, cond).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.inner.delete(keys).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
 }
 
 #[test]

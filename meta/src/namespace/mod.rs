@@ -17,7 +17,7 @@ mod xattr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashSet;
 
 use crate::cache::Cache;
@@ -65,13 +65,7 @@ pub struct Namespace {
     pub(crate) bytes: AtomicI64,
     pub(crate) read_only: Mutex<Option<String>>,
     pub(crate) reserve: Reserve,
-    /// Every mutation passes it; whoever needs a moment without any closes it.
-    pub(crate) gate: RwLock<()>,
 }
-
-/// Mutations are held back while this lives.
-#[derive(Debug)]
-pub struct Pause<'a>(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'a, ()>);
 
 impl std::fmt::Debug for Namespace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,12 +152,6 @@ impl Namespace {
         self.check_journal()?;
         let why = self.read_only.lock().clone();
         why.map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
-    }
-
-    /// Holds every mutation back until the guard is dropped; those under way are finished first. Checkpoints and moves
-    /// go on. `None` when that takes longer than `patience`.
-    pub fn pause(&self, patience: std::time::Duration) -> Option<Pause<'_>> {
-        self.gate.try_write_for(patience).map(Pause)
     }
 
     /// Refuses mutations from now on.

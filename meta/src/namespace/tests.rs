@@ -105,6 +105,21 @@ fn a_tree_survives_abandonment_and_reopening() {
 }
 
 #[test]
+fn an_attribute_that_must_and_must_not_exist_is_refused_either_way() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let set = || {
+        let mode = XattrMode::CreateAndReplace;
+        ns.setxattr(ROOT_INO, b"user.a", b"new", mode, 2)
+    };
+    assert!(matches!(set(), Err(MetaError::NoAttribute)));
+    ns.setxattr(ROOT_INO, b"user.a", b"old", XattrMode::Any, 3)
+        .unwrap();
+    assert!(matches!(set(), Err(MetaError::Exists)));
+    assert_eq!(&*ns.getxattr(ROOT_INO, b"user.a").unwrap(), b"old");
+}
+
+#[test]
 fn inode_numbers_are_not_reused_after_a_crash() {
     let tmp = tempfile::tempdir().unwrap();
     let ns = open(tmp.path());

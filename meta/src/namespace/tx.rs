@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use parking_lot::{MutexGuard, RwLockReadGuard};
+use parking_lot::MutexGuard;
 
 use crate::cache::Node;
 use crate::changes::Change;
@@ -37,7 +37,6 @@ pub(super) struct Tx<'a> {
     newborn: Option<Ino>,
     /// The location a `GrowLocation` starts from.
     growing: Option<Arc<Location>>,
-    _pass: RwLockReadGuard<'a, ()>,
 }
 
 impl Namespace {
@@ -45,8 +44,6 @@ impl Namespace {
     pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
         self.check_writable()?;
         self.wait_for_room()?;
-        let pass = self.gate.try_read_for(CAP_WAIT);
-        let pass = pass.ok_or(MetaError::Overloaded(CAP_WAIT.as_secs()))?;
         let state = self.commit.lock();
         // It may have turned read-only while this one waited.
         self.check_writable()?;
@@ -58,7 +55,6 @@ impl Namespace {
             working: Vec::new(),
             newborn: None,
             growing: None,
-            _pass: pass,
         })
     }
 

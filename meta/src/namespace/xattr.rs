@@ -20,6 +20,8 @@ pub enum XattrMode {
     Create,
     /// It must exist.
     Replace,
+    /// It must not exist and must exist: refused either way, as Linux does it.
+    CreateAndReplace,
 }
 
 impl Namespace {
@@ -50,8 +52,12 @@ impl Namespace {
             (all.contains_key(name), others)
         };
         match mode {
-            XattrMode::Create if exists => return Err(MetaError::Exists),
-            XattrMode::Replace if !exists => return Err(MetaError::NoAttribute),
+            XattrMode::Create | XattrMode::CreateAndReplace if exists => {
+                return Err(MetaError::Exists);
+            }
+            XattrMode::Replace | XattrMode::CreateAndReplace if !exists => {
+                return Err(MetaError::NoAttribute);
+            }
             _ => {}
         }
         if value.len() > MAX_XATTR_VALUE_BYTES

@@ -5,6 +5,17 @@ pub(crate) mod read;
 pub(crate) mod schema;
 pub(crate) mod write;
 
-pub use open::{extents_in_segments, forget_segments};
+use crate::ids::ExtentId;
+
+pub use open::settle_restored;
 pub use read::PackRow;
 pub use schema::SCHEMA_VERSION;
+
+/// Extents that were brought into a pack: of each its offset in the pack's raw bytes and its length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The pack.
+    pub pack: PackRow,
+    /// The extents.
+    pub extents: Vec<(ExtentId, u64, u64)>,
+}

@@ -1,16 +1,17 @@
 //! The one place that opens the metadata database, with every pragma and why.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{MetaError, Result};
-use crate::ids::ExtentId;
 use crate::settings::READ_CONNECTIONS;
 
-use super::schema;
+use super::{Packed, schema, write};
 
 /// How long a connection waits for another one of this process.
 const BUSY: Duration = Duration::from_secs(10);
@@ -81,6 +82,9 @@ pub(crate) fn named<T>(result: rusqlite::Result<T>) -> Result<T> {
 pub(crate) struct Readers {
     dir: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// The database file itself. Closing any descriptor of it takes SQLite's locks from the whole process, so it is
+    /// opened once and closed last.
+    file: OnceLock<File>,
 }
 
 impl Readers {
@@ -88,7 +92,18 @@ impl Readers {
         Self {
             dir: dir.to_owned(),
             idle: Mutex::new(Vec::new()),
+            file: OnceLock::new(),
         }
+    }
+
+    /// The database file, for reading pages while it is at rest.
+    pub(crate) fn file(&self) -> Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = File::open(path(&self.dir)).map_err(MetaError::from_io)?;
+        // Only the checkpointer comes here, so no second descriptor is ever dropped.
+        Ok(self.file.get_or_init(|| file))
     }
 
     /// Runs `read` on a connection nobody else is using.
@@ -110,28 +125,27 @@ impl Readers {
     }
 }
 
-/// The extents that a copy of a database places in local segments although files use them: what the copy cannot
-/// restore on another machine.
+/// Makes a restored database one of a machine that has no segments: extents that lay in one and were packed with the
+/// cut go to their packs, whatever else is said of segments is removed. Files that use such an extent all the same,
+/// because it was damaged when the cut was made, get an error when they are read.
 ///
 /// # Errors
-/// When the file cannot be read.
-pub fn extents_in_segments(copy: &Path) -> Result<Vec<ExtentId>> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = named(Connection::open_with_flags(copy, flags))?;
-    let sql = "SELECT l.extent FROM location l WHERE l.segment IS NOT NULL \
-               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent)";
-    let mut statement = named(connection.prepare(sql))?;
-    let rows = named(statement.query_map([], |r| Ok(ExtentId(r.get::<_, i64>(0)? as u64))))?;
-    named(rows.collect())
-}
-
-/// Removes what a copy of a database says of local segments, for a machine that has none of them. Files that use such
-/// an extent all the same, because it was damaged when the copy was made, get an error when they are read.
-///
-/// # Errors
-/// When the copy cannot be written.
-pub fn forget_segments(copy: &Path) -> Result<()> {
-    let connection = named(Connection::open(copy))?;
+/// When the database cannot be written.
+pub fn settle_restored(database: &Path, packed: &[Packed]) -> Result<()> {
+    let mut connection = named(Connection::open(database))?;
+    for Packed { pack, extents } in packed {
+        named(write::move_extents(
+            &mut connection,
+            Some(pack),
+            extents,
+            &[],
+        ))?;
+    }
     named(connection.execute("DELETE FROM location WHERE segment IS NOT NULL", []))?;
+    let busy: i64 =
+        named(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0)))?;
+    if busy != 0 {
+        return Err(MetaError::Overloaded(0));
+    }
     named(connection.close().map_err(|(_, error)| error))
 }

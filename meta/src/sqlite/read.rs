@@ -192,6 +192,16 @@ pub(crate) fn segment_extents(
         .collect()
 }
 
+/// The extents that lie in segments and that some file uses, in the order in which they lie.
+pub(crate) fn used_in_segments(c: &Connection) -> Sql<Vec<(ExtentId, Location)>> {
+    let sql = "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums FROM location l \
+               WHERE l.segment IS NOT NULL AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
+               ORDER BY l.segment, l.offset";
+    c.prepare_cached(sql)?
+        .query_map([], |r| Ok((ExtentId(unsigned(r, 0)?), location_at(r, 1)?)))?
+        .collect()
+}
+
 /// The segments that hold bytes some file uses.
 pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
     let sql = "SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL \

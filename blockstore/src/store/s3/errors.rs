@@ -160,9 +160,7 @@ impl Names {
                 self.bucket, self.endpoint
             )),
             ("NoSuchKey" | "NotFound", _) => self.missing(what, key),
-            ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => {
-                StoreError::precondition(key)
-            }
+            ("PreconditionFailed", _) | (_, 412) => StoreError::precondition(key),
             ("RequestTimeTooSkewed", _) => invalid(
                 "the machine's clock is wrong, so signatures are refused (RequestTimeTooSkewed); set it, for example with \
                  chronyc makestep"
@@ -187,7 +185,9 @@ impl Names {
                 ))
             }
             (
-                "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout"
+                // Another conditional put of the same key is under way; whether it wins is not decided.
+                "ConditionalRequestConflict"
+                | "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout"
                 | "Throttling" | "TooManyRequests" | "RequestLimitExceeded",
                 _,
             )
@@ -317,8 +317,8 @@ mod tests {
                 "put",
                 409,
                 "ConditionalRequestConflict",
-                "precondition",
-                "key",
+                "unavailable",
+                "ConditionalRequestConflict",
             ),
             ("put", 503, "SlowDown", "unavailable", "SlowDown"),
             ("put", 500, "", "unavailable", "500"),

@@ -1,0 +1,150 @@
+//! The head: the one object of a volume that is replaced. It names the newest metadata in the store, and what led to it.
+
+use serde::{Deserialize, Serialize};
+use weldrfs_blockstore::{ObjectStore, Version};
+
+use super::layout::FORMAT_VERSION;
+use super::open_error::OpenError;
+
+/// Key of the head.
+pub(super) const HEAD_KEY: &str = "head.json";
+
+/// The head object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Version of this object's format.
+    pub(super) version: u32,
+    /// Random, and of no other head.
+    pub(super) nonce: String,
+    /// The last operation it holds.
+    pub(super) lsn: u64,
+    /// When it was published, milliseconds since 1970.
+    pub(super) created_ms: u64,
+    /// What the database is made of: a full layer, and the deltas after it.
+    pub(super) layers: Vec<Layer>,
+    /// Parts of layers that no head names any more, and since when.
+    #[serde(default)]
+    pub(super) garbage: Vec<Garbage>,
+}
+
+/// One layer in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Layer {
+    /// What the keys of its parts begin with. Random, and never used again.
+    pub(super) key: String,
+    /// The last operation it holds.
+    pub(super) lsn: u64,
+    /// When it was made, milliseconds since 1970.
+    pub(super) created_ms: u64,
+    /// Bytes before compression.
+    pub(super) bytes: u64,
+    /// The objects that it is cut into once it is compressed, in order.
+    pub(super) parts: Vec<Part>,
+    /// XXH3-128 of the hashes of all the database's pages, once it is applied.
+    pub(super) image: String,
+}
+
+/// One object of a compressed layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) bytes: u64,
+    pub(super) crc32c: u32,
+}
+
+/// Layers that may be deleted later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Garbage {
+    /// What the keys begin with, and how many parts there are.
+    pub(super) key: String,
+    pub(super) parts: u64,
+    /// When the first head without it was published, milliseconds since 1970.
+    pub(super) since_ms: u64,
+}
+
+/// A head as it was seen in the store, with what a conditional put needs to replace it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) head: Head,
+    pub(super) version: Version,
+}
+
+impl Head {
+    /// # Errors
+    /// [`OpenError::NewerFormat`]; [`OpenError::State`] when it is damaged.
+    fn parse(bytes: &[u8]) -> Result<Self, OpenError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let damaged =
+            |what: String| OpenError::State(format!("{HEAD_KEY} in the store is damaged: {what}"));
+        let bad = |error: serde_json::Error| damaged(error.to_string());
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(bad)?;
+        if version > FORMAT_VERSION {
+            return Err(OpenError::NewerFormat {
+                found: version,
+                known: FORMAT_VERSION,
+            });
+        }
+        let head: Self = serde_json::from_slice(bytes).map_err(bad)?;
+        if head.layers.is_empty() {
+            return Err(damaged("it names no layer".into()));
+        }
+        Ok(head)
+    }
+}
+
+/// Keys of a layer's parts, in order.
+pub(super) fn part_keys(key: &str, parts: u64) -> impl Iterator<Item = String> {
+    (0..parts).map(move |n| part_key(key, n))
+}
+
+/// Key of the `n`-th part of a layer.
+pub(super) fn part_key(key: &str, n: u64) -> String {
+    format!("{key}-{n:04x}.layer")
+}
+
+/// Whether a key is that of a layer's part.
+pub(super) fn is_part_key(key: &str) -> bool {
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let name = key
+        .strip_prefix("meta/")
+        .and_then(|k| k.strip_suffix(".layer"));
+    name.is_some_and(|name| {
+        let fields: Vec<&str> = name.split('-').collect();
+        fields.len() == 3 && fields.into_iter().all(hex)
+    })
+}
+
+/// Reads the head; `None` when nothing was published yet.
+///
+/// # Errors
+/// As [`Head::parse`]; [`OpenError::Store`].
+pub(super) async fn read_head(store: &dyn ObjectStore) -> Result<Option<Seen>, OpenError> {
+    match store.get(HEAD_KEY, None).await {
+        Ok(object) => Ok(Some(Seen {
+            head: Head::parse(&object.bytes)?,
+            version: object.version,
+        })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_of_a_newer_format_is_told_from_a_damaged_one() {
+        let newer = br#"{"version": 99, "something": "else"}"#;
+        assert!(matches!(
+            Head::parse(newer),
+            Err(OpenError::NewerFormat { found: 99, .. })
+        ));
+        let empty = br#"{"version": 1, "nonce": "a", "lsn": 1, "created_ms": 1, "layers": []}"#;
+        for damaged in [&b"{}"[..], b"\xff", b"", br#"{"version": 1}"#, empty] {
+            assert!(matches!(Head::parse(damaged), Err(OpenError::State(_))));
+        }
+    }
+}
