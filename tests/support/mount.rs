@@ -1,4 +1,4 @@
-//! A mounted volume for a test: the real binary, on a `file://` store, in a folder of its own.
+//! A mounted volume for a test: the real binary, on a `file://` store in a folder of its own, or on another.
 //!
 //! Owns starting, killing, unmounting and cleaning up; every wait here has a deadline.
 
@@ -14,6 +14,10 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(120);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(10);
+
+/// The variable that says where mounts are noted. Each volume has a folder of its own: mounts of other tests are none of
+/// its business.
+const RUN_DIR: &str = "WELDRFS_RUN_DIR";
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weldrfs");
@@ -33,6 +37,7 @@ pub(crate) fn require_fuse() {
 /// Store, state and mountpoint below one temporary folder.
 pub(crate) struct Volume {
     folder: tempfile::TempDir,
+    source: String,
     options: Vec<String>,
     running: Option<Child>,
 }
@@ -45,6 +50,16 @@ impl Volume {
 
     /// The same with further mount options (`name=value`).
     pub(crate) fn mounted_with(options: &[&str]) -> Self {
+        Self::mounted_from(None, options)
+    }
+
+    /// The same on a store elsewhere.
+    pub(crate) fn mounted_on(source: &str, options: &[&str]) -> Self {
+        Self::mounted_from(Some(source), options)
+    }
+
+    /// The same on a store elsewhere, or in a folder of its own.
+    pub(crate) fn mounted_from(source: Option<&str>, options: &[&str]) -> Self {
         require_fuse();
         let folder = tempfile::Builder::new()
             .prefix("weldrfs-test-")
@@ -53,7 +68,9 @@ impl Volume {
         for name in ["store", "state", "mnt"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder can be made");
         }
+        let store = format!("file://{}", folder.path().join("store").display());
         let mut volume = Self {
+            source: source.map_or(store, str::to_owned),
             folder,
             options: options.iter().map(|&o| o.to_owned()).collect(),
             running: None,
@@ -90,12 +107,10 @@ impl Volume {
         }
         let child = Command::new(PROGRAM)
             .arg("mount")
-            .arg(format!(
-                "file://{}",
-                self.folder.path().join("store").display()
-            ))
+            .arg(&self.source)
             .arg(self.root())
             .args(["--foreground", "-o", &options])
+            .env(RUN_DIR, self.beside("run"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor can be copied"))
             .stderr(log)
@@ -139,6 +154,21 @@ impl Volume {
         self.mount();
     }
 
+    /// Unmounts, and mounts as a machine does that has no local state.
+    pub(crate) fn move_to_a_new_machine(&mut self) {
+        self.unmount();
+        let state = self.folder.path().join("state");
+        std::fs::remove_dir_all(&state).expect("the state can be removed");
+        std::fs::create_dir(&state).expect("a folder can be made");
+        self.mount();
+    }
+
+    /// What the mount says of itself.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let said = self.command(&["status", "--json", &self.root().to_string_lossy()]);
+        serde_json::from_slice(&said.stdout).expect("the status is JSON")
+    }
+
     /// `kill -9` of the mount process; leaves the dead mount in place.
     pub(crate) fn kill(&mut self) {
         let child = self.running.as_mut().expect("the volume is mounted");
@@ -173,7 +203,8 @@ impl Volume {
         let mut command = Command::new(PROGRAM);
         command
             .args(arguments)
-            .env("WELDR_ENV_VOL", self.folder.path().join("state"));
+            .env("WELDR_ENV_VOL", self.beside("state"))
+            .env(RUN_DIR, self.beside("run"));
         let output = finish(&mut command, COMMAND_DEADLINE);
         assert!(
             output.status.success(),

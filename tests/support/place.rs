@@ -1,5 +1,7 @@
 //! Where a check runs: on the local disk, which shows that the check is right, then on a mount.
 
+#![allow(dead_code, reason = "every test program uses its own part of this")]
+
 use crate::support::mount::{Volume, require_fuse};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

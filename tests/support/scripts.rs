@@ -42,6 +42,16 @@ pub(crate) fn inputs(size: &str) -> PathBuf {
     PathBuf::from(succeed(&mut command, INPUTS_DEADLINE).trim())
 }
 
+/// The same with only these of its stages, also such as are made only when asked for.
+pub(crate) fn inputs_with(size: &str, stages: &[&str]) -> PathBuf {
+    let mut command = Command::new("python3");
+    command
+        .arg(in_repository("benches/coding/make_inputs.py"))
+        .args(["--size", size])
+        .args(stages.iter().flat_map(|stage| ["--only", stage]));
+    PathBuf::from(succeed(&mut command, INPUTS_DEADLINE).trim())
+}
+
 /// Checksum of a whole tree; the listing behind it goes to `listing`.
 pub(crate) fn treesum(root: &Path, listing: &Path) -> String {
     let mut command = Command::new("python3");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use weldrfs_fs::{
-    AttrChange, Caller, FallocMode, FsError, Ino, RenameFlags, Source, TimeSet, Volume,
+    AttrChange, Caller, FallocMode, FsError, Ino, RenameFlags, Source, StoreWait, TimeSet, Volume,
     VolumeConfig, Whence,
 };
 
@@ -53,6 +53,7 @@ impl EngineSubject {
             max_uploads: 5,
             upload_delay: Duration::ZERO,
             trust_store: false,
+            store_wait: StoreWait::Never,
         };
         let opened = Volume::open(config, self.runtime.handle().clone()).expect("the volume opens");
         self.volume = Some(opened);
@@ -185,7 +186,7 @@ fn perform(volume: &Volume, op: &Op, ino: &dyn Fn(Id) -> Ino) -> Result<Answer, 
         Op::Getxattr { node, name } => Answer::Bytes(engine.getxattr(ino(*node), name)?.to_vec()),
         Op::Listxattr { node } => Answer::Names(
             engine
-                .listxattr(ino(*node))?
+                .listxattr(ino(*node), true)?
                 .into_iter()
                 .map(|name| name.to_vec())
                 .collect(),

@@ -12,6 +12,7 @@
 
 mod faults;
 mod objects;
+mod tls;
 mod wire;
 
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) bandwidth: Option<u64>,
     /// Where objects are kept beside the memory.
     pub(crate) dir: Option<PathBuf>,
+    /// Speaks TLS, with a certificate of its own making.
+    pub(crate) tls: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             latency: Duration::ZERO,
             bandwidth: None,
             dir: None,
+            tls: false,
         }
     }
 }
@@ -57,6 +61,7 @@ impl Default for Settings {
 /// A running server; dropping it ends it.
 pub(crate) struct S3Server {
     address: SocketAddr,
+    certificate: Option<String>,
     wire: Arc<wire::Wire>,
     objects: Arc<objects::Objects>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -75,12 +80,14 @@ impl S3Server {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (served, line) = (Arc::clone(&objects), Arc::clone(&wire));
+        let (certificate, acceptor) = settings.tls.then(tls::certified).unzip();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            wire::serve(listener, served, line).await;
+            wire::serve(listener, served, line, acceptor).await;
         });
         Self {
             address,
+            certificate,
             wire,
             objects,
             runtime: Some(runtime),
@@ -89,7 +96,15 @@ impl S3Server {
 
     /// What `-o endpoint=` takes.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.certificate {
+            Some(_) => format!("https://{}", self.address),
+            None => format!("http://{}", self.address),
+        }
+    }
+
+    /// The certificate that clients have to trust, as PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        self.certificate.as_deref().unwrap()
     }
 
     /// Requests and bytes so far.
@@ -104,6 +119,11 @@ impl S3Server {
 
     pub(crate) fn set_latency(&self, latency: Duration) {
         self.wire.set_latency(latency);
+    }
+
+    /// What goes over the line after this moves at the new speed.
+    pub(crate) fn set_bandwidth(&self, bandwidth: Option<u64>) {
+        self.wire.set_bandwidth(bandwidth);
     }
 
     /// Adds a rule; the first that fits a request decides it.

@@ -13,10 +13,14 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpResponse};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::faults::{Answer, Rule, Verb};
 use super::objects::Objects;
 use super::{ACCESS_KEY, SECRET_KEY};
+
+/// How often what is on the line looks whether that has changed.
+const LINE_POLL: Duration = Duration::from_millis(50);
 
 /// Requests of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +54,7 @@ impl Counts {
 
 pub(super) struct Wire {
     latency: Mutex<Duration>,
-    bandwidth: Option<u64>,
+    bandwidth: Mutex<Option<u64>>,
     /// When the line is free again.
     free_at: Mutex<Instant>,
     rules: Mutex<Vec<Rule>>,
@@ -81,7 +85,7 @@ impl Wire {
     pub(super) fn new(latency: Duration, bandwidth: Option<u64>) -> Self {
         Self {
             latency: Mutex::new(latency),
-            bandwidth,
+            bandwidth: Mutex::new(bandwidth),
             free_at: Mutex::new(Instant::now()),
             rules: Mutex::default(),
             counts: Mutex::default(),
@@ -99,6 +103,11 @@ impl Wire {
 
     pub(super) fn set_latency(&self, latency: Duration) {
         *self.latency.lock() = latency;
+    }
+
+    pub(super) fn set_bandwidth(&self, bandwidth: Option<u64>) {
+        *self.bandwidth.lock() = bandwidth;
+        *self.free_at.lock() = Instant::now();
     }
 
     pub(super) fn add(&self, rule: Rule) {
@@ -120,7 +129,7 @@ impl Wire {
 
     /// Waits as long as `bytes` take on a line that all requests share.
     async fn carry(&self, bytes: u64) {
-        let Some(bandwidth) = self.bandwidth else {
+        let Some(bandwidth) = *self.bandwidth.lock() else {
             return;
         };
         let until = {
@@ -129,7 +138,11 @@ impl Wire {
             *free_at = begin + Duration::from_secs_f64(bytes as f64 / bandwidth as f64);
             *free_at
         };
-        tokio::time::sleep_until(until.into()).await;
+        // The line may become faster while something is on its way.
+        while Instant::now() < until && self.bandwidth.lock().is_some() {
+            let soon = Instant::now() + LINE_POLL;
+            tokio::time::sleep_until(until.min(soon).into()).await;
+        }
     }
 
     async fn handle(
@@ -185,19 +198,31 @@ impl Wire {
     }
 }
 
-pub(super) async fn serve(listener: TcpListener, objects: Arc<Objects>, wire: Arc<Wire>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    objects: Arc<Objects>,
+    wire: Arc<Wire>,
+    tls: Option<TlsAcceptor>,
+) {
     let mut builder = S3ServiceBuilder::new(objects.service());
     builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let service = builder.build();
     while let Ok((stream, _)) = listener.accept().await {
-        let (service, wire) = (service.clone(), Arc::clone(&wire));
+        let (service, wire, tls) = (service.clone(), Arc::clone(&wire), tls.clone());
         drop(stream.set_nodelay(true));
         tokio::spawn(async move {
             let handler = service_fn(|request| wire.handle(&service, request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), handler);
+            let http = hyper::server::conn::http1::Builder::new();
             // The client may close whenever it likes.
-            drop(connection.await);
+            match tls {
+                None => drop(http.serve_connection(TokioIo::new(stream), handler).await),
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    drop(http.serve_connection(TokioIo::new(stream), handler).await);
+                }
+            }
         });
     }
 }

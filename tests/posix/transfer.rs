@@ -1,0 +1,125 @@
+//! Bytes that go from file to file without a buffer of the program's: `sendfile`, `splice`, `copy_file_range`.
+
+use crate::common::{must, open, root_process};
+use crate::support::calls::{Answer, Call};
+use crate::support::place::Place;
+use rustix::pipe::{SpliceFlags, pipe, splice};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+const LEN: usize = 300_000;
+
+fn pattern() -> Vec<u8> {
+    (0..LEN).map(|i| (i % 239) as u8).collect()
+}
+
+fn source(path: &Path) -> File {
+    std::fs::write(path, pattern()).expect("write");
+    File::open(path).expect("open")
+}
+
+pub(crate) fn sendfile_moves_the_right_bytes(place: &mut Place) {
+    let root = place.root();
+    let from = source(&root.join("source"));
+    // To a socket, as servers do.
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+    let sender = std::thread::spawn(move || {
+        let mut at = 1_000;
+        while (at as usize) < LEN {
+            let n = rustix::fs::sendfile(&ours, &from, Some(&mut at), LEN).expect("sendfile");
+            assert!(n > 0, "sendfile stops early");
+        }
+    });
+    let mut got = Vec::new();
+    theirs.read_to_end(&mut got).expect("read");
+    sender.join().expect("the sender ends");
+    assert!(got == pattern()[1_000..], "a socket got other bytes");
+    // From a pipe of bytes to a file of the place.
+    let from = File::open(root.join("source")).expect("open");
+    let to = File::create(root.join("target")).expect("create");
+    let mut at = 0;
+    while (at as usize) < LEN {
+        let n = rustix::fs::sendfile(&to, &from, Some(&mut at), LEN).expect("sendfile");
+        assert!(n > 0, "sendfile stops early");
+    }
+    drop((from, to));
+    place.remount();
+    assert!(
+        std::fs::read(root.join("target")).expect("read") == pattern(),
+        "a file got other bytes"
+    );
+}
+
+pub(crate) fn splice_moves_the_right_bytes(place: &mut Place) {
+    let root = place.root();
+    let from = source(&root.join("source"));
+    let to = File::create(root.join("target")).expect("create");
+    let (read_end, write_end) = pipe().expect("a pipe");
+    let (mut from_at, mut to_at) = (0, 0);
+    while (to_at as usize) < LEN {
+        let n = splice(
+            &from,
+            Some(&mut from_at),
+            &write_end,
+            None,
+            50_000,
+            SpliceFlags::MOVE,
+        )
+        .expect("splice into the pipe");
+        let mut left = n;
+        while left > 0 {
+            let n = splice(
+                &read_end,
+                None,
+                &to,
+                Some(&mut to_at),
+                left,
+                SpliceFlags::MOVE,
+            )
+            .expect("splice out of the pipe");
+            assert!(n > 0, "the pipe gives less than it took");
+            left -= n;
+        }
+    }
+    drop((from, to));
+    place.remount();
+    assert!(
+        std::fs::read(root.join("target")).expect("read") == pattern(),
+        "a file got other bytes"
+    );
+}
+
+/// What another process has written a moment ago is in the copy, and changing the copy leaves the source alone.
+pub(crate) fn copy_file_range_between_processes_files(place: &mut Place) {
+    let (mut one, mut other) = (root_process(place), root_process(place));
+    open(&mut one, "source", libc::O_RDWR | libc::O_CREAT, 0);
+    open(&mut other, "source", libc::O_RDWR, 0);
+    open(&mut other, "copy", libc::O_RDWR | libc::O_CREAT, 1);
+    let write = |slot, fill| Call::Write {
+        slot,
+        len: 5_000,
+        at: Some(0),
+        fill,
+    };
+    must(&mut one, write(0, 1));
+    let copy = Call::Copy {
+        from: 0,
+        from_at: 100,
+        to: 1,
+        to_at: 50,
+        len: 10_000,
+    };
+    assert_eq!(must(&mut other, copy), Answer::Number(4_900));
+    must(&mut one, write(0, 2));
+    let read = |slot| Call::Read {
+        slot,
+        len: 9_000,
+        at: Some(0),
+    };
+    let copied = Answer::Bytes(vec![(0, 50), (1, 4_900)]);
+    assert_eq!(must(&mut other, read(1)), copied);
+    must(&mut other, write(1, 3));
+    assert_eq!(must(&mut one, read(0)), Answer::Bytes(vec![(2, 5_000)]));
+}
