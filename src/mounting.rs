@@ -50,6 +50,15 @@ impl OpenVolume {
                 (true, true) => weldrfs_fs::StoreWait::Fsync,
                 (true, false) => weldrfs_fs::StoreWait::Never,
             },
+            lease: match options.lease_ends {
+                true => weldrfs_fs::LeaseTerm::Auto,
+                false => weldrfs_fs::LeaseTerm::Manual,
+            },
+            claim: weldrfs_fs::Claim {
+                take_over: options.take_over,
+                set_aside: options.keep_diverged,
+            },
+            divergent: options.divergent.clone(),
         };
         let clock: Arc<dyn weldrfs_fs::Clock> = match options.kernel_writeback {
             // The kernel then stamps writes itself.

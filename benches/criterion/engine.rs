@@ -73,6 +73,9 @@ fn config(dir: &Path) -> VolumeConfig {
         upload_delay: Duration::ZERO,
         trust_store: false,
         store_wait: weldrfs_fs::StoreWait::Never,
+        lease: weldrfs_fs::LeaseTerm::Auto,
+        claim: weldrfs_fs::Claim::default(),
+        divergent: None,
     }
 }
 

@@ -11,6 +11,19 @@ use rustix::fs::{MemfdFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens, m
 pub trait Clock: Send + Sync + 'static {
     /// Nanoseconds since 1970.
     fn now_ns(&self) -> i64;
+
+    /// Nanoseconds since some moment, on a clock that nobody sets and that goes on while the machine sleeps.
+    fn boot_ns(&self) -> i64 {
+        boot_ns()
+    }
+}
+
+/// `CLOCK_BOOTTIME`, see clock_gettime(2).
+fn boot_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec)
 }
 
 /// The system's wall clock.
@@ -81,6 +94,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ns(&self) -> i64 {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn boot_ns(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -36,5 +36,5 @@ pub use namespace::{
     Usage, WriteAt, XattrMode,
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
-pub use settings::{DataBarrier, MetaSettings};
+pub use settings::{DataBarrier, MetaSettings, Permit};
 pub use sqlite::{PackRow, Packed, SCHEMA_VERSION, settle_restored};

@@ -71,3 +71,15 @@ pub trait DataBarrier: Send + Sync + 'static {
     /// recovery after a power loss, for records that were not known durable.
     fn verify(&self, location: &Location, from_block: u64) -> bool;
 }
+
+/// Leave to change anything, given by whoever keeps other machines away.
+pub trait Permit: Send + Sync + 'static {
+    /// Whether it is given at this moment. Asked for every mutation, under the commit lock too, so it must not wait.
+    fn holds(&self) -> bool;
+
+    /// Waits until it is given again, within bounds of its own.
+    ///
+    /// # Errors
+    /// Why it is not, for people: the mutation is refused as on a read-only volume.
+    fn wait(&self) -> std::result::Result<(), String>;
+}

@@ -1,8 +1,8 @@
 //! From files to a running namespace: open SQLite, replay the journal, go.
 
 use std::fs::{self, File};
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
@@ -75,6 +75,7 @@ impl Namespace {
             inodes: AtomicI64::new(inodes as i64),
             bytes: AtomicI64::new(bytes as i64),
             read_only: Mutex::new(None),
+            permit: OnceLock::new(),
             reserve: Reserve::new(&settings.dir),
             settings,
         });

@@ -298,6 +298,47 @@ const TABLE: &[Known] = &[
         },
         "auto: processors are kept awake while requests flow, where /dev/cpu_dma_latency allows it (default: auto)",
     ),
+    value(
+        "lease",
+        "auto or manual",
+        |o, text| {
+            o.lease_ends = match text {
+                "auto" => true,
+                "manual" => false,
+                _ => return None,
+            };
+            Some(())
+        },
+        "auto: without the store, writing ends 15 minutes after the last renewal; manual: it does not, and no other \
+         machine may write before this one unmounts or is overruled (default: auto)",
+    ),
+    Known {
+        name: "take_over",
+        takes: Takes::Nothing(|o| o.take_over = true),
+        does: "write the volume although another machine has it: for when that machine is gone for good",
+    },
+    value(
+        "diverged",
+        "refuse or keep",
+        |o, text| {
+            o.keep_diverged = match text {
+                "refuse" => false,
+                "keep" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+        "keep: a local state without which the store has gone on is set aside as a divergent copy, and what the store \
+         holds is mounted; refuse: the mount fails (default: refuse)",
+    ),
+    value(
+        "divergent",
+        "the name of a divergent copy",
+        |o, text| {
+            (!text.is_empty() && !text.contains('/')).then(|| o.divergent = Some(text.to_owned()))
+        },
+        "mount this divergent copy of the local state, read-only",
+    ),
     switch(
         "kernel_writeback",
         |o, on| o.kernel_writeback = on,

@@ -130,6 +130,14 @@ pub(crate) struct MountOptions {
     pub(crate) fsync_remote: bool,
     /// Whether closing a file and `fsync` are done once the local disk has everything.
     pub(crate) writeback: bool,
+    /// Whether the right to write ends when the store cannot be reached for long.
+    pub(crate) lease_ends: bool,
+    /// Take the right to write from whoever has it.
+    pub(crate) take_over: bool,
+    /// Set a local state aside without which the store has gone on.
+    pub(crate) keep_diverged: bool,
+    /// The divergent copy to show.
+    pub(crate) divergent: Option<String>,
 }
 
 impl Default for MountOptions {
@@ -166,6 +174,10 @@ impl Default for MountOptions {
             upload_delay: Duration::ZERO,
             fsync_remote: false,
             writeback: true,
+            lease_ends: true,
+            take_over: false,
+            keep_diverged: false,
+            divergent: None,
         }
     }
 }

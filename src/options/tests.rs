@@ -102,6 +102,9 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("readdirplus", &["auto", "on", "off"], &["", "always"]),
     ("kernel_writeback", &["on", "off"], &["", "maybe", "2"]),
     ("low_latency", &["auto", "off"], &["", "on", "2"]),
+    ("lease", &["auto", "manual"], &["", "on", "15m"]),
+    ("diverged", &["refuse", "keep"], &["", "on"]),
+    ("divergent", &["divergent-x"], &["", "a/b"]),
     ("path_style", &["on", "off"], &["", "maybe"]),
     ("virtual_host", &["on", "off"], &["", "maybe"]),
     ("conditional_writes", &["on", "off"], &["", "maybe"]),
@@ -188,7 +191,7 @@ fn values_arrive_where_they_belong() {
          checkpoint_interval=250ms,read_deadline=5,attr_timeout=1,entry_timeout=2,negative_timeout=3,max_write=64K,\
          max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,low_latency=off,endpoint=http://h:1,region=r,\
          access_key_id=i,secret_access_key=s,session_token=t,credentials_file=/f,profile=p,path_style,conditional_writes=off,\
-         max_uploads=9,upload_delay=1m,fsync=remote,writeback=off",
+         max_uploads=9,upload_delay=1m,fsync=remote,writeback=off,lease=manual,take_over,diverged=keep,divergent=d",
     );
     let expected = MountOptions {
         read_only: true,
@@ -240,6 +243,10 @@ fn values_arrive_where_they_belong() {
         upload_delay: Duration::from_secs(60),
         fsync_remote: true,
         writeback: false,
+        lease_ends: false,
+        take_over: true,
+        keep_diverged: true,
+        divergent: Some("d".into()),
     };
     assert_eq!(options, expected);
 }

@@ -140,6 +140,9 @@ fn check(volume: &Volume) {
         upload_delay: Duration::ZERO,
         trust_store: false,
         store_wait: StoreWait::Never,
+        lease: weldrfs_fs::LeaseTerm::Auto,
+        claim: weldrfs_fs::Claim::default(),
+        divergent: None,
     };
     let opened = weldrfs_fs::Volume::open(config, runtime.handle().clone()).expect("it opens");
     let report = opened.check().expect("the tables can be read");

@@ -52,6 +52,10 @@ pub struct Status {
     pub pack_misses: u64,
     /// Requests to the store.
     pub store: StoreCounts,
+    /// How often the volume was mounted for writing, this time included; 0 when it is only read.
+    pub epoch: u64,
+    /// How long the lease holds yet, milliseconds; `None` when it does so for ever, or there is none.
+    pub lease_left_ms: Option<u64>,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
     /// The newest trouble.
@@ -124,7 +128,16 @@ impl Volume {
             pack_hits: packs.local_loads,
             pack_misses: packs.fetches,
             store: self.store.counts(),
-            read_only: self.engine.ns.read_only(),
+            epoch: self.keeper.as_ref().map_or(0, |keeper| keeper.epoch()),
+            lease_left_ms: self
+                .keeper
+                .as_ref()
+                .and_then(|keeper| keeper.left())
+                .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            read_only: self.engine.ns.read_only().or_else(|| {
+                let barred = self.keeper.as_ref().and_then(|keeper| keeper.barred());
+                barred.map(str::to_owned)
+            }),
             last_error: self.last_error.lock().clone(),
             inodes: usage.inodes,
             used_bytes: usage.bytes,

@@ -16,15 +16,36 @@ pub(super) struct Head {
     pub(super) version: u32,
     /// Random, and of no other head.
     pub(super) nonce: String,
+    /// How often the volume was mounted for writing.
+    #[serde(default)]
+    pub(super) epoch: u64,
+    /// Who writes the volume.
+    #[serde(default)]
+    pub(super) lease: Option<Lease>,
     /// The last operation it holds.
     pub(super) lsn: u64,
     /// When it was published, milliseconds since 1970.
     pub(super) created_ms: u64,
-    /// What the database is made of: a full layer, and the deltas after it.
+    /// What the database is made of: a full layer, and the deltas after it. None: nothing was published yet.
     pub(super) layers: Vec<Layer>,
     /// Parts of layers that no head names any more, and since when.
     #[serde(default)]
     pub(super) garbage: Vec<Garbage>,
+}
+
+/// The right to write the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// Name of the machine, for people.
+    pub(super) host: String,
+    /// The process there, for people.
+    pub(super) pid: u32,
+    /// When it was renewed, milliseconds since 1970 by the holder's clock, for people.
+    pub(super) renewed_ms: u64,
+    /// How long it lasts after the head was put; for ever if `None`.
+    pub(super) term_ms: Option<u64>,
+    /// It was given back.
+    pub(super) released: bool,
 }
 
 /// One layer in the store.
@@ -87,7 +108,7 @@ impl Head {
             });
         }
         let head: Self = serde_json::from_slice(bytes).map_err(bad)?;
-        if head.layers.is_empty() {
+        if head.layers.is_empty() && head.lsn > 0 {
             return Err(damaged("it names no layer".into()));
         }
         Ok(head)
@@ -116,7 +137,7 @@ pub(super) fn is_part_key(key: &str) -> bool {
     })
 }
 
-/// Reads the head; `None` when nothing was published yet.
+/// Reads the head; `None` when the volume was never mounted for writing.
 ///
 /// # Errors
 /// As [`Head::parse`]; [`OpenError::Store`].

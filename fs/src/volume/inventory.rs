@@ -5,6 +5,7 @@ use weldrfs_blockstore::{
     ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, RetrySettings, RetryStore,
 };
 
+use super::admission::is_time_key;
 use super::head::{HEAD_KEY, is_part_key};
 use super::layout::{MARKER_KEY, Marker};
 use super::open_error::OpenError;
@@ -115,6 +116,7 @@ fn is_ours(key: &str) -> bool {
     key == MARKER_KEY
         || key == HEAD_KEY
         || is_part_key(key)
+        || is_time_key(key)
         || PackId::from_object_key(key).is_some()
 }
 
@@ -139,7 +141,7 @@ fn everything(store: &dyn ObjectStore, runtime: &Handle) -> Result<Vec<ListedObj
 /// Removes the folders that packs and copies were in, as far as they are empty: with them the directory would not be
 /// taken for a new volume.
 fn remove_empty(dir: &std::path::Path) {
-    for name in ["packs", "meta"] {
+    for name in ["packs", "meta", "time"] {
         let folder = dir.join(name);
         let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         for entry in inner {
@@ -162,6 +164,7 @@ mod tests {
             HEAD_KEY,
             &pack,
             "meta/00000000000000ff-0123456789abcdef-0001.layer",
+            "time/0123456789abcdef",
         ] {
             assert!(is_ours(ours), "{ours}");
         }
@@ -171,6 +174,7 @@ mod tests {
             "meta/notes",
             "meta/x.layer",
             "meta/12-34.layer",
+            "time/table",
             "vol2/weldrfs.json",
             "packs2/00112233445566778899aabbccddeeff",
         ] {

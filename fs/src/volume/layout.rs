@@ -115,6 +115,29 @@ impl Folders {
         }
     }
 
+    /// Those of a divergent copy. What it needs of the store it caches by itself.
+    pub(crate) fn of_copy(base: &Path, volume: &str, copy: &str) -> Result<Self, OpenError> {
+        let whole = base.join(volume);
+        let copies = divergent_copies(&whole).map_err(|error| OpenError::StateDir {
+            dir: whole.clone(),
+            error,
+        })?;
+        if !copies.iter().any(|name| name == copy) {
+            return Err(OpenError::NoCopy {
+                copy: copy.to_owned(),
+                dir: whole,
+                copies,
+            });
+        }
+        let state = whole.join(copy);
+        Ok(Self {
+            meta: state.join("meta"),
+            segments: state.join("segments"),
+            packs: state.join("packs"),
+            state,
+        })
+    }
+
     /// Makes them, private to the owner.
     pub(crate) fn make(&self) -> Result<(), OpenError> {
         for dir in [&self.state, &self.meta, &self.segments, &self.packs] {
@@ -160,6 +183,27 @@ impl Folders {
     pub(crate) fn has_metadata(&self) -> bool {
         self.meta.join("meta.db").exists()
     }
+}
+
+/// What the name of a divergent copy's folder begins with; the rest is when it was set aside.
+pub(crate) const COPY_PREFIX: &str = "divergent-";
+
+/// The divergent copies in a state folder.
+pub(crate) fn divergent_copies(state: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(state) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut copies = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(COPY_PREFIX) {
+            copies.push(name);
+        }
+    }
+    copies.sort();
+    Ok(copies)
 }
 
 /// The locks of an open volume; dropping them gives them back.

@@ -9,6 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::head::Head;
+
+/// The file in the state folder.
+pub(super) const LINEAGE_FILE: &str = "published.json";
 /// Attempts that are remembered beside the confirmed head. Of those that were given up, any may arrive in the store later.
 const ATTEMPTS: usize = 16;
 
@@ -17,6 +21,9 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Lineage {
     /// The head that was last seen in the store. Never forgotten for anything but a newer one.
     confirmed: Option<String>,
+    /// The last operation that it holds.
+    #[serde(default)]
+    confirmed_lsn: u64,
     /// Heads that were put, or were about to be, since then.
     attempts: Vec<String>,
 }
@@ -24,7 +31,7 @@ pub(super) struct Lineage {
 impl Lineage {
     /// Reads it; a state that has published nothing has none.
     pub(super) fn read(state: &Path) -> io::Result<Self> {
-        match fs::read(state.join("published.json")) {
+        match fs::read(state.join(LINEAGE_FILE)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
@@ -36,9 +43,9 @@ impl Lineage {
         all.any(|head| head == snapshot)
     }
 
-    /// Whether a head of this state was ever seen in the store.
-    pub(super) fn has_published(&self) -> bool {
-        self.confirmed.is_some()
+    /// The last operation that the newest of this state's heads in the store holds.
+    pub(super) fn published_lsn(&self) -> u64 {
+        self.confirmed_lsn
     }
 
     /// Notes a head, durably, before it is put: whether that succeeds may never be known.
@@ -52,13 +59,14 @@ impl Lineage {
 
     /// The head in the store is this one. A new one settles all attempts: those that were put in the place of the one
     /// before it can have no effect any more. As long as that one is there, each of them may still arrive.
-    pub(super) fn confirm(state: &Path, snapshot: &str) -> io::Result<()> {
+    pub(super) fn confirm(state: &Path, head: &Head) -> io::Result<()> {
         let lineage = Self::read(state)?;
-        if lineage.confirmed.as_deref() == Some(snapshot) {
+        if lineage.confirmed.as_ref() == Some(&head.nonce) {
             return Ok(());
         }
         let confirmed = Self {
-            confirmed: Some(snapshot.to_owned()),
+            confirmed: Some(head.nonce.clone()),
+            confirmed_lsn: head.lsn,
             attempts: Vec::new(),
         };
         confirmed.write(state)
@@ -68,7 +76,7 @@ impl Lineage {
         let temporary = state.join("published.json.new");
         fs::write(&temporary, serde_json::to_vec(self)?)?;
         fs::File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, state.join("published.json"))?;
+        fs::rename(&temporary, state.join(LINEAGE_FILE))?;
         fs::File::open(state)?.sync_all()
     }
 }
@@ -77,27 +85,37 @@ impl Lineage {
 mod tests {
     use super::*;
 
+    fn head(nonce: &str) -> Head {
+        Head {
+            version: 1,
+            nonce: nonce.into(),
+            epoch: 1,
+            lease: None,
+            lsn: 7,
+            created_ms: 0,
+            layers: Vec::new(),
+            garbage: Vec::new(),
+        }
+    }
+
     #[test]
     fn the_confirmed_head_outlives_any_number_of_attempts() {
         let dir = tempfile::tempdir().unwrap();
+        let knows = |heads: &[&str]| -> Vec<bool> {
+            let lineage = Lineage::read(dir.path()).unwrap();
+            heads.iter().map(|head| lineage.knows(head)).collect()
+        };
         assert_eq!(Lineage::read(dir.path()).unwrap(), Lineage::default());
-        Lineage::confirm(dir.path(), "a").unwrap();
+        Lineage::confirm(dir.path(), &head("a")).unwrap();
+        assert_eq!(Lineage::read(dir.path()).unwrap().published_lsn(), 7);
         for i in 0..40 {
             Lineage::attempt(dir.path(), &format!("b{i}")).unwrap();
         }
-        let lineage = Lineage::read(dir.path()).unwrap();
-        assert_eq!(
-            ["a", "b39", "b30", "c"].map(|h| lineage.knows(h)),
-            [true, true, true, false]
-        );
+        assert_eq!(knows(&["a", "b39", "b30", "c"]), [true, true, true, false]);
         // The head is the old one still: the attempt may yet arrive.
-        Lineage::confirm(dir.path(), "a").unwrap();
-        assert!(Lineage::read(dir.path()).unwrap().knows("b39"));
-        Lineage::confirm(dir.path(), "b39").unwrap();
-        let lineage = Lineage::read(dir.path()).unwrap();
-        assert_eq!(
-            ["a", "b39", "b30"].map(|h| lineage.knows(h)),
-            [false, true, false]
-        );
+        Lineage::confirm(dir.path(), &head("a")).unwrap();
+        assert_eq!(knows(&["b39"]), [true]);
+        Lineage::confirm(dir.path(), &head("b39")).unwrap();
+        assert_eq!(knows(&["a", "b39", "b30"]), [false, true, false]);
     }
 }

@@ -1,9 +1,11 @@
 //! A volume: its place in the store, its local state, and what works behind the engine.
 
+mod admission;
 mod barrier;
 mod figures;
 mod head;
 mod inventory;
+mod keeper;
 mod layer;
 mod layout;
 mod lineage;
@@ -25,16 +27,20 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use weldrfs_blockstore::{CountingStore, RetryStore};
+use weldrfs_meta::MetaError;
 
 use crate::awake::Awake;
 use crate::engine::{Engine, StoreWait};
 use crate::error::FsError;
 
+pub use admission::Claim;
 pub use figures::{LastError, Status, SyncReport};
 pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
+pub use keeper::LeaseTerm;
 pub use open_error::OpenError;
 pub use place::Source;
 
+use keeper::Keeper;
 use layout::{Locks, Marker};
 use packer::Packer;
 use worker::Worker;
@@ -43,6 +49,9 @@ use worker::Worker;
 const SHIP_DEADLINE: Duration = Duration::from_secs(60);
 /// How long `close` goes on uploading before it leaves the rest for the next mount.
 const CLOSE_UPLOAD: Duration = Duration::from_secs(30);
+
+/// How long `close` goes on giving the lease back.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a volume is opened with.
 #[derive(Clone, Debug)]
@@ -75,6 +84,12 @@ pub struct VolumeConfig {
     pub trust_store: bool,
     /// What waits for the store.
     pub store_wait: StoreWait,
+    /// How long the right to write is kept without the store.
+    pub lease: LeaseTerm,
+    /// What may be done to get it.
+    pub claim: Claim,
+    /// Show this divergent copy of the local state, read-only.
+    pub divergent: Option<String>,
 }
 
 /// An open volume.
@@ -84,22 +99,19 @@ pub struct Volume {
     pub(crate) state_dir: PathBuf,
     pub(crate) store: Arc<CountingStore>,
     pub(crate) retrying: Arc<RetryStore>,
-    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) packer: Arc<Packer>,
     pub(crate) staging_limit_bytes: u64,
     /// Last operation that the store alone can restore.
     pub(crate) in_store: AtomicU64,
     /// One publication at a time; since when something is behind.
     pub(crate) publishing: Mutex<()>,
-    /// The head that was last put; `None` when what is in the store has to be looked at.
-    newest_head: Mutex<Option<head::Seen>>,
+    /// Keeps the head and the lease; none for a volume that is only read.
+    keeper: Option<Arc<Keeper>>,
     pub(crate) behind_since: Mutex<Option<Instant>>,
     pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
     pub(crate) read_only: bool,
     /// How often what has changed goes to the store.
     sync_interval: Duration,
-    /// The store ignores conditions, and was mounted all the same: none is put on the head.
-    pub(crate) unconditional: bool,
     awake: OnceLock<Arc<Awake>>,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,
@@ -135,6 +147,16 @@ impl Volume {
         self.marker.volume.clone()
     }
 
+    /// # Errors
+    /// `ReadOnly` for a volume that is only read.
+    fn keeper(&self) -> Result<&Keeper, FsError> {
+        self.keeper.as_deref().ok_or_else(|| {
+            FsError::Meta(MetaError::ReadOnly(
+                "nothing is published from a read-only mount".into(),
+            ))
+        })
+    }
+
     /// Empties the caches of clean data and metadata. Returns the bytes given back.
     pub fn drop_caches(&self) -> u64 {
         self.engine.ns.drop_caches();
@@ -166,6 +188,12 @@ impl Volume {
             tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
         }
         self.stop_workers();
+        if let Some(keeper) = &self.keeper
+            && keeper.barred().is_none()
+            && let Err(error) = keeper.release(Instant::now() + RELEASE_DEADLINE)
+        {
+            tracing::warn!(%error, "the lease could not be given back; another machine has to wait for its end");
+        }
         let closed = self.engine.ns.close();
         self.give_locks_back();
         Ok(closed?)

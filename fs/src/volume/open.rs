@@ -13,15 +13,17 @@ use weldrfs_blockstore::{
     CountingStore, ObjectStore, PackId, Packs, PacksConfig, RetrySettings, RetryStore, SegmentId,
     SegmentSettings, SegmentStore,
 };
-use weldrfs_meta::{Lsn, MetaError, MetaSettings, Namespace};
+use weldrfs_meta::{Lsn, MetaError, MetaSettings, Namespace, Permit};
 
+use super::admission::{self, Admitted};
 use super::barrier::Barrier;
+use super::keeper::{Desk, Holder, LEASE_INTERVAL};
 use super::layout::{Folders, Locks, MARKER_KEY, Marker};
 use super::open_error::OpenError;
 use super::packer::{PackPlan, Packer};
 use super::place::Place;
 use super::worker::{Waker, Worker};
-use super::{SHIP_DEADLINE, Volume, VolumeConfig, publish};
+use super::{SHIP_DEADLINE, Volume, VolumeConfig};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, Parts};
 use crate::error::FsError;
@@ -57,6 +59,10 @@ impl Volume {
         runtime: tokio::runtime::Handle,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
+        let config = VolumeConfig {
+            read_only: config.read_only || config.divergent.is_some(),
+            ..config
+        };
         let place = Place::open(&config.source, &runtime)?;
         let store = Arc::new(CountingStore::new(Arc::clone(&place.store)));
         let retrying = Arc::new(RetryStore::new(
@@ -65,17 +71,35 @@ impl Volume {
         ));
         let asked = Place::impatient(Arc::clone(&store) as Arc<dyn ObjectStore>);
         let marker = find_or_make(&config, &place, &asked, &runtime, &*clock)?;
-        let folders = Folders::new(
-            &config.state_base,
-            &marker.volume,
-            config.cache_dir.as_deref(),
-        );
+        let (base, cache) = (&config.state_base, config.cache_dir.as_deref());
+        let folders = match &config.divergent {
+            Some(copy) => Folders::of_copy(base, &marker.volume, copy)?,
+            None => Folders::new(base, &marker.volume, cache),
+        };
         folders.make()?;
         let locks = Locks::take(&folders, config.source.directory(), config.read_only)?;
         folders.check_whole()?;
-        let in_store = match folders.has_metadata() {
-            true => publish::published_lsn(&*retrying, &runtime, &folders, config.read_only)?,
-            false => publish::restore(&*retrying, &runtime, &folders)?,
+        let desk = Desk {
+            store: Arc::clone(&retrying),
+            runtime: runtime.clone(),
+            state_dir: folders.state.clone(),
+            // A directory always keeps its conditions.
+            unconditional: config.trust_store && config.source.directory().is_none(),
+        };
+        admission::finish_setting_aside(&folders)?;
+        let acknowledged = || acknowledged(&config, &folders, &store, &runtime, Arc::clone(&clock));
+        let Admitted { in_store, keeper } = match (&config.divergent, config.read_only) {
+            // It has nothing to do with what the store holds by now.
+            (Some(_), _) => Admitted::default(),
+            (None, true) => admission::for_reading(&desk, &folders, acknowledged)?,
+            (None, false) => admission::for_writing(
+                desk,
+                Holder::here(config.lease),
+                &clock,
+                &folders,
+                config.claim,
+                acknowledged,
+            )?,
         };
         if config.read_only && !folders.has_metadata() {
             return Err(OpenError::NoVolume(retrying.describe()));
@@ -92,6 +116,9 @@ impl Volume {
             clock,
             staging_limit_bytes,
         )?;
+        if let Some(keeper) = &keeper {
+            parts.ns.set_permit(Arc::clone(keeper) as Arc<dyn Permit>);
+        }
         let engine = Arc::new(Engine::new(parts));
         let last_error = Arc::new(Mutex::new(None));
         let packer = Arc::new(Packer::new(
@@ -115,18 +142,15 @@ impl Volume {
             state_dir: folders.state,
             store,
             retrying,
-            runtime,
             packer,
             staging_limit_bytes,
             in_store: AtomicU64::new(in_store),
             publishing: Mutex::new(()),
-            newest_head: Mutex::new(None),
+            keeper,
             behind_since: Mutex::new(None),
             last_error,
             read_only: config.read_only,
             sync_interval: config.upload_delay.max(SYNC_INTERVAL),
-            // A directory always keeps its conditions.
-            unconditional: config.trust_store && config.source.directory().is_none(),
             awake: OnceLock::new(),
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
@@ -172,6 +196,19 @@ impl Volume {
                 super::rewrite::round(&engine);
             },
         )?);
+        if let Some(keeper) = self.keeper.clone() {
+            let volume = Arc::downgrade(self);
+            workers.push(Worker::start(
+                "weldr-lease",
+                &keeper.waker().clone(),
+                LEASE_INTERVAL,
+                move || {
+                    if let Some(volume) = volume.upgrade() {
+                        keeper.look_after(volume.engine.ns.acknowledged().0);
+                    }
+                },
+            )?);
+        }
         let volume = Arc::downgrade(self);
         workers.push(Worker::start(
             "weldr-publish",
@@ -218,6 +255,24 @@ fn find_or_make(
     runtime.block_on(marker.put(store))?;
     place.check_rights(store, &marker, config.trust_store, runtime)?;
     Ok(marker)
+}
+
+/// The last operation of the local state; brings its journal into SQLite.
+fn acknowledged(
+    config: &VolumeConfig,
+    folders: &Folders,
+    store: &Arc<CountingStore>,
+    runtime: &tokio::runtime::Handle,
+    clock: Arc<dyn Clock>,
+) -> Result<u64, OpenError> {
+    let looking = VolumeConfig {
+        read_only: true,
+        ..config.clone()
+    };
+    let parts = open_parts(&looking, folders, store, runtime, clock, u64::MAX)?;
+    let acknowledged = parts.ns.acknowledged();
+    parts.ns.close()?;
+    Ok(acknowledged.0)
 }
 
 /// Opens what the engine is made of.

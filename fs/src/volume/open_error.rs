@@ -1,6 +1,7 @@
 //! Why a volume cannot be opened, and what to do about it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use weldrfs_blockstore::StoreError;
 use weldrfs_meta::MetaError;
@@ -58,12 +59,37 @@ pub enum OpenError {
         error: MetaError,
     },
     /// The head in the store was not written by this local state.
-    #[error("the store has gone on without the local state in {} (it holds operations up to {lsn}, published from elsewhere): move that folder away and mount again to take what the store holds; `-o ro` still shows the local state", dir.display())]
+    #[error("the store has gone on without the local state in {}, which has operations that were never published (the store holds others, up to {lsn}): mount with -o diverged=keep to take what the store holds and keep the local state beside it as a divergent copy; `-o ro` still shows the local state", dir.display())]
     Diverged {
         /// The folder.
         dir: PathBuf,
         /// The last operation the store holds.
         lsn: u64,
+    },
+    /// There is no such divergent copy.
+    #[error("there is no divergent copy {copy:?} in {}; {}", dir.display(), those(copies))]
+    NoCopy {
+        /// The name that was given.
+        copy: String,
+        /// The volume's state folder.
+        dir: PathBuf,
+        /// Those there are.
+        copies: Vec<String>,
+    },
+    /// Somebody else may write it.
+    #[error(
+        "the volume is held by {host} (process {pid}), which last renewed its lease {} ago by the store's clock{}: unmount \
+         it there; if that machine is gone for good, mount with -o take_over", whole_seconds(*age), ends(*left)
+    )]
+    Held {
+        /// Name of the machine.
+        host: String,
+        /// The process there.
+        pid: u32,
+        /// How long ago it renewed its lease.
+        age: Duration,
+        /// How long the lease holds yet; `None` for one that does not end.
+        left: Option<Duration>,
     },
     /// The store failed.
     #[error("the store cannot be used: {0}")]
@@ -71,6 +97,24 @@ pub enum OpenError {
     /// Anything else about the local state.
     #[error("{0}")]
     State(String),
+}
+
+fn those(copies: &[String]) -> String {
+    match copies {
+        [] => "there is none at all".into(),
+        copies => format!("there is {}", copies.join(", ")),
+    }
+}
+
+fn whole_seconds(span: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(span.as_secs()))
+}
+
+fn ends(left: Option<Duration>) -> String {
+    match left {
+        Some(left) => format!(" (it ends in {} unless it is renewed)", whole_seconds(left)),
+        None => " (it does not end)".into(),
+    }
 }
 
 impl From<MetaError> for OpenError {

@@ -13,7 +13,7 @@ use super::layer::Spool;
 /// Bytes of the database that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 const MAGIC: &[u8; 8] = b"WFSPAGES";
-/// What the name of the file begins with; the rest is the head's nonce.
+/// What the name of the file begins with; the rest is the hash of the whole table.
 const FILE_PREFIX: &str = "pages-";
 const HASH_BYTES: usize = 16;
 
@@ -24,9 +24,9 @@ pub(super) struct PageTable {
 }
 
 impl PageTable {
-    /// One hash for the whole database.
-    pub(super) fn image(&self) -> u128 {
-        xxh3_128(&self.bytes())
+    /// One hash for the whole database, as a layer names it.
+    pub(super) fn image(&self) -> String {
+        format!("{:032x}", xxh3_128(&self.bytes()))
     }
 
     pub(super) fn pages(&self) -> u64 {
@@ -53,9 +53,9 @@ impl PageTable {
             .collect()
     }
 
-    /// Keeps the table of the head with this nonce, durably, before that head is put.
-    pub(super) fn save(&self, state: &Path, nonce: &str) -> io::Result<()> {
-        let path = path(state, nonce);
+    /// Keeps the table, durably, before a head is put that names its database.
+    pub(super) fn save(&self, state: &Path) -> io::Result<()> {
+        let path = path(state, &self.image());
         let mut file = File::create(&path)?;
         let body = self.bytes();
         file.write_all(MAGIC)?;
@@ -65,10 +65,10 @@ impl PageTable {
         File::open(state)?.sync_all()
     }
 
-    /// The table of the head with this nonce; `None` when there is none that can be trusted.
-    pub(super) fn load(state: &Path, nonce: &str) -> Option<Self> {
-        let bytes = fs::read(path(state, nonce)).ok()?;
-        Self::parse(&bytes)
+    /// The table of this database; `None` when there is none that can be trusted.
+    pub(super) fn load(state: &Path, image: &str) -> Option<Self> {
+        let bytes = fs::read(path(state, image)).ok()?;
+        Self::parse(&bytes).filter(|table| table.image() == image)
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
@@ -83,9 +83,9 @@ impl PageTable {
         good.then_some(Self { hashes })
     }
 
-    /// Removes the tables of all other heads.
-    pub(super) fn keep_only(state: &Path, nonce: &str) {
-        let kept = path(state, nonce);
+    /// Removes the tables of all other databases.
+    pub(super) fn keep_only(state: &Path, image: &str) {
+        let kept = path(state, image);
         for entry in fs::read_dir(state).into_iter().flatten().flatten() {
             let is_table = entry.file_name().to_string_lossy().starts_with(FILE_PREFIX);
             if is_table && entry.path() != kept {
@@ -96,8 +96,8 @@ impl PageTable {
     }
 }
 
-fn path(state: &Path, nonce: &str) -> PathBuf {
-    state.join(format!("{FILE_PREFIX}{nonce}"))
+fn path(state: &Path, image: &str) -> PathBuf {
+    state.join(format!("{FILE_PREFIX}{image}"))
 }
 
 /// What a cut came to: its pages are in the spool.
@@ -150,13 +150,19 @@ mod tests {
         fs::write(&database, [[1; 512], [2; 512], [1; 512]].concat()).unwrap();
         let table = PageTable::of_file(&database, 512).unwrap();
         assert_eq!(table.pages(), 3);
-        table.save(dir.path(), "aa").unwrap();
-        table.save(dir.path(), "bb").unwrap();
-        assert_eq!(PageTable::load(dir.path(), "aa"), Some(table.clone()));
+        fs::write(&database, [4; 512]).unwrap();
+        let other = PageTable::of_file(&database, 512).unwrap();
+        table.save(dir.path()).unwrap();
+        other.save(dir.path()).unwrap();
+        let load = |table: &PageTable| PageTable::load(dir.path(), &table.image());
+        assert_eq!(load(&table), Some(table.clone()));
+        assert_eq!(load(&other), Some(other.clone()));
+        // One under another's name is not taken for it.
+        fs::copy(path(dir.path(), &table.image()), path(dir.path(), "cc")).unwrap();
         assert_eq!(PageTable::load(dir.path(), "cc"), None);
-        PageTable::keep_only(dir.path(), "bb");
-        assert_eq!(PageTable::load(dir.path(), "aa"), None);
-        let mut bytes = fs::read(path(dir.path(), "bb")).unwrap();
+        PageTable::keep_only(dir.path(), &other.image());
+        assert_eq!(load(&table), None);
+        let mut bytes = fs::read(path(dir.path(), &other.image())).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         assert_eq!(PageTable::parse(&bytes), None);

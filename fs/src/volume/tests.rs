@@ -15,6 +15,8 @@ use weldrfs_meta::ROOT_INO;
 use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
+mod lease;
+
 struct Machine {
     runtime: tokio::runtime::Runtime,
     dir: tempfile::TempDir,
@@ -53,6 +55,13 @@ impl Machine {
             upload_delay: Duration::ZERO,
             trust_store: false,
             store_wait: StoreWait::Never,
+            lease: LeaseTerm::Auto,
+            // Most of these tests lose a machine, or two.
+            claim: Claim {
+                take_over: true,
+                set_aside: false,
+            },
+            divergent: None,
         }
     }
 
@@ -329,31 +338,6 @@ fn a_read_only_volume_takes_no_changes_but_a_flush() {
     let error = volume.engine().write(ino, 0, b"x", false).unwrap_err();
     assert_eq!(error.errno(), libc::EROFS);
     volume.engine().fsync(ino, false).unwrap();
-    volume.close().unwrap();
-}
-
-#[test]
-fn a_local_state_that_the_store_has_left_behind_is_refused() {
-    let machine = Machine::new();
-    let volume = machine.open("a");
-    file(&volume, "from-a");
-    volume.close().unwrap();
-    let volume = machine.open("b");
-    file(&volume, "from-b");
-    volume.close().unwrap();
-    let error = Volume::open(machine.config("a"), machine.runtime.handle().clone()).unwrap_err();
-    assert!(matches!(&error, OpenError::Diverged { .. }), "{error}");
-    // It can still be looked at, and the newer one goes on.
-    let config = VolumeConfig {
-        read_only: true,
-        ..machine.config("a")
-    };
-    let old = Volume::open(config, machine.runtime.handle().clone()).unwrap();
-    assert!(old.engine().lookup(ROOT_INO, b"from-a").is_ok());
-    assert!(old.engine().lookup(ROOT_INO, b"from-b").is_err());
-    old.close().unwrap();
-    let volume = machine.open("b");
-    assert!(volume.engine().lookup(ROOT_INO, b"from-a").is_ok());
     volume.close().unwrap();
 }
 
@@ -657,10 +641,12 @@ fn what_changed_little_is_published_as_a_delta_and_every_state_comes_back() {
         let head = newest_head(&machine, &store);
         assert_eq!(head.layers.len() as u64, round + 2);
         assert!(head.layers.last().unwrap().bytes * 8 < full[0].bytes);
-        // Every state, also one that begins with a volume of its own that publishes nothing.
-        let other = machine
-            .open_in(&store, &format!("elsewhere{round}"))
-            .unwrap();
+        let looking = VolumeConfig {
+            source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
+            read_only: true,
+            ..machine.config(&format!("elsewhere{round}"))
+        };
+        let other = Volume::open(looking, machine.runtime.handle().clone()).unwrap();
         let attr = other.engine().lookup(ROOT_INO, b"f7").unwrap();
         assert_eq!(
             &other.engine().read(attr.ino, 0, 100).unwrap()[..],

@@ -162,7 +162,7 @@ pub(super) fn fetch(
             error,
         }
     })?;
-    if header.lsn != head.lsn || format!("{:032x}", table.image()) != last.image {
+    if header.lsn != head.lsn || table.image() != last.image {
         return Err(damaged(
             last,
             "the database it makes is not the one that was published",

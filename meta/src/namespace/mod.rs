@@ -14,8 +14,8 @@ mod runs;
 mod tx;
 mod xattr;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashSet;
@@ -28,7 +28,7 @@ use crate::journal::Journal;
 use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::InodeRow;
-use crate::settings::{DataBarrier, MetaSettings};
+use crate::settings::{DataBarrier, MetaSettings, Permit};
 use crate::sqlite::open::Readers;
 
 pub use attr::{AttrChange, TimeSet};
@@ -64,6 +64,8 @@ pub struct Namespace {
     pub(crate) inodes: AtomicI64,
     pub(crate) bytes: AtomicI64,
     pub(crate) read_only: Mutex<Option<String>>,
+    /// Asked before every mutation; unset, nobody else can have the volume.
+    pub(crate) permit: OnceLock<Arc<dyn Permit>>,
     pub(crate) reserve: Reserve,
 }
 
@@ -152,6 +154,24 @@ impl Namespace {
         self.check_journal()?;
         let why = self.read_only.lock().clone();
         why.map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
+    }
+
+    /// From now on every mutation asks for leave first.
+    pub fn set_permit(&self, permit: Arc<dyn Permit>) {
+        // A volume has one lease.
+        let _ = self.permit.set(permit);
+    }
+
+    fn is_permitted(&self) -> bool {
+        self.permit.get().is_none_or(|permit| permit.holds())
+    }
+
+    /// Waits for leave to change something.
+    fn wait_for_permit(&self) -> Result<()> {
+        match self.permit.get() {
+            Some(permit) if !permit.holds() => permit.wait().map_err(MetaError::ReadOnly),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses mutations from now on.

@@ -44,7 +44,14 @@ impl Namespace {
     pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
         self.check_writable()?;
         self.wait_for_room()?;
-        let state = self.commit.lock();
+        self.wait_for_permit()?;
+        let mut state = self.commit.lock();
+        // It may have ended while this one waited for the lock.
+        while !self.is_permitted() {
+            drop(state);
+            self.wait_for_permit()?;
+            state = self.commit.lock();
+        }
         // It may have turned read-only while this one waited.
         self.check_writable()?;
         Ok(Tx {

@@ -54,6 +54,9 @@ impl EngineSubject {
             upload_delay: Duration::ZERO,
             trust_store: false,
             store_wait: StoreWait::Never,
+            lease: weldrfs_fs::LeaseTerm::Auto,
+            claim: weldrfs_fs::Claim::default(),
+            divergent: None,
         };
         let opened = Volume::open(config, self.runtime.handle().clone()).expect("the volume opens");
         self.volume = Some(opened);
