@@ -135,6 +135,8 @@ impl OpenVolume {
             inodes: status.inodes,
             used_bytes: status.used_bytes,
             kept_awake_ms: status.kept_awake_ms,
+            epoch: status.epoch,
+            lease_left_ms: status.lease_left_ms,
             ..VolumeStatus::default()
         }
     }

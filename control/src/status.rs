@@ -50,6 +50,10 @@ pub struct VolumeStatus {
     pub used_bytes: u64,
     /// Milliseconds for which processors were kept awake for requests; `None` where they are not.
     pub kept_awake_ms: Option<u64>,
+    /// How often the volume was mounted for writing, this time included; 0 when it is only read.
+    pub epoch: u64,
+    /// Milliseconds for which the right to write holds yet without the store; `None` when it is only read, or for ever.
+    pub lease_left_ms: Option<u64>,
 }
 
 /// Which volume this is and where it is mounted. Paths that are not UTF-8 are shown lossily.
@@ -187,7 +191,8 @@ mod tests {
             names.sort();
             names
         };
-        let all = "api_version behind cache dirty_metadata_bytes inodes journal_bytes kept_awake_ms last_error lsn \
+        let all = "api_version behind cache dirty_metadata_bytes epoch inodes journal_bytes kept_awake_ms last_error \
+                   lease_left_ms lsn \
                    memory_resident_bytes pid read_only staged_bytes staging_limit_bytes started_at store uptime_ms \
                    used_bytes version volume";
         assert_eq!(names(&status).join(" "), all);
