@@ -76,6 +76,7 @@ fn config(dir: &Path) -> VolumeConfig {
         lease: weldrfs_fs::LeaseTerm::Auto,
         claim: weldrfs_fs::Claim::default(),
         divergent: None,
+        at_ms: None,
     }
 }
 

@@ -143,6 +143,7 @@ fn check(volume: &Volume) {
         lease: weldrfs_fs::LeaseTerm::Auto,
         claim: weldrfs_fs::Claim::default(),
         divergent: None,
+        at_ms: None,
     };
     let opened = weldrfs_fs::Volume::open(config, runtime.handle().clone()).expect("it opens");
     let report = opened.check().expect("the tables can be read");

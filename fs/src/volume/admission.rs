@@ -173,7 +173,7 @@ fn standing(
 }
 
 /// Whether somebody else's lease is in the way.
-fn check_free(desk: &Desk, seen: &Seen) -> Result<(), OpenError> {
+pub(super) fn check_free(desk: &Desk, seen: &Seen) -> Result<(), OpenError> {
     let Some(lease) = seen.head.lease.as_ref().filter(|lease| !lease.released) else {
         return Ok(());
     };
@@ -235,7 +235,7 @@ fn next_epoch(old: Option<&Head>, lease: Lease, now_ms: u64) -> Head {
         lsn: 0,
         created_ms: now_ms,
         layers: Vec::new(),
-        garbage: Vec::new(),
+        chains: Vec::new(),
     };
     let old = old.cloned().unwrap_or(first);
     Head {
@@ -247,7 +247,7 @@ fn next_epoch(old: Option<&Head>, lease: Lease, now_ms: u64) -> Head {
 }
 
 /// Makes the metadata that a head names the local one, in the place of what was there, which the store has in full.
-fn bring_home(desk: &Desk, folders: &Folders, head: &Head) -> Result<(), OpenError> {
+pub(super) fn bring_home(desk: &Desk, folders: &Folders, head: &Head) -> Result<(), OpenError> {
     let state = in_folder(folders);
     let temporary = folders.meta.join("meta.db.restoring");
     // One that a former attempt left is of some other head.

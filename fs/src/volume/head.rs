@@ -5,6 +5,7 @@ use weldrfs_blockstore::{ObjectStore, Version};
 
 use super::layout::FORMAT_VERSION;
 use super::open_error::OpenError;
+use super::points::Chain;
 
 /// Key of the head.
 pub(super) const HEAD_KEY: &str = "head.json";
@@ -28,9 +29,9 @@ pub(super) struct Head {
     pub(super) created_ms: u64,
     /// What the database is made of: a full layer, and the deltas after it. None: nothing was published yet.
     pub(super) layers: Vec<Layer>,
-    /// Parts of layers that no head names any more, and since when.
+    /// The layers before these, for as long as they are kept; oldest first.
     #[serde(default)]
-    pub(super) garbage: Vec<Garbage>,
+    pub(super) chains: Vec<Chain>,
 }
 
 /// The right to write the volume.
@@ -70,16 +71,6 @@ pub(super) struct Layer {
 pub(super) struct Part {
     pub(super) bytes: u64,
     pub(super) crc32c: u32,
-}
-
-/// Layers that may be deleted later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Garbage {
-    /// What the keys begin with, and how many parts there are.
-    pub(super) key: String,
-    pub(super) parts: u64,
-    /// When the first head without it was published, milliseconds since 1970.
-    pub(super) since_ms: u64,
 }
 
 /// A head as it was seen in the store, with what a conditional put needs to replace it.

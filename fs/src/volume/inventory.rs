@@ -10,6 +10,7 @@ use super::head::{HEAD_KEY, is_part_key};
 use super::layout::{MARKER_KEY, Marker};
 use super::open_error::OpenError;
 use super::place::{Place, Source};
+use super::points::is_chain_key;
 
 /// Keys deleted by one call.
 const DELETE_KEYS: usize = 1000;
@@ -116,6 +117,7 @@ fn is_ours(key: &str) -> bool {
     key == MARKER_KEY
         || key == HEAD_KEY
         || is_part_key(key)
+        || is_chain_key(key)
         || is_time_key(key)
         || PackId::from_object_key(key).is_some()
 }
@@ -165,6 +167,7 @@ mod tests {
             &pack,
             "meta/00000000000000ff-0123456789abcdef-0001.layer",
             "time/0123456789abcdef",
+            "meta/00000000000000ff-0123456789abcdef.chain",
         ] {
             assert!(is_ours(ours), "{ours}");
         }

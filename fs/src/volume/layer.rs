@@ -38,6 +38,19 @@ impl Spool {
         self.file.write_all(page)
     }
 
+    /// Every page of a database that nobody changes.
+    pub(super) fn of_file(database: &Path, page_bytes: usize, path: &Path) -> io::Result<Self> {
+        let mut from = BufReader::with_capacity(BUFFER_BYTES, File::open(database)?);
+        let pages = from.get_ref().metadata()?.len() / page_bytes as u64;
+        let mut spool = Self::create(path)?;
+        let mut page = vec![0; page_bytes];
+        for number in 0..pages {
+            from.read_exact(&mut page)?;
+            spool.push(number, &page)?;
+        }
+        spool.done()
+    }
+
     pub(super) fn done(mut self) -> io::Result<Self> {
         self.file.flush()?;
         Ok(self)

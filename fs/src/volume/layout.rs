@@ -129,13 +129,17 @@ impl Folders {
                 copies,
             });
         }
-        let state = whole.join(copy);
-        Ok(Self {
+        Ok(Self::below(&whole.join(copy)))
+    }
+
+    /// Folders that share nothing with others.
+    pub(crate) fn below(state: &Path) -> Self {
+        Self {
+            state: state.to_owned(),
             meta: state.join("meta"),
             segments: state.join("segments"),
             packs: state.join("packs"),
-            state,
-        })
+        }
     }
 
     /// Makes them, private to the owner.

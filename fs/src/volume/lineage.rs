@@ -94,7 +94,7 @@ mod tests {
             lsn: 7,
             created_ms: 0,
             layers: Vec::new(),
-            garbage: Vec::new(),
+            chains: Vec::new(),
         }
     }
 

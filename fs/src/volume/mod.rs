@@ -14,10 +14,13 @@ mod open_error;
 mod packer;
 mod pages;
 mod place;
+mod points;
 mod publish;
+mod restore;
 mod rewrite;
 mod transfer;
 mod uploads;
+mod views;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +42,8 @@ pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
 pub use keeper::LeaseTerm;
 pub use open_error::OpenError;
 pub use place::Source;
+pub use points::RestorePoint;
+pub use restore::{restore_points, restore_to};
 
 use keeper::Keeper;
 use layout::{Locks, Marker};
@@ -90,6 +95,8 @@ pub struct VolumeConfig {
     pub claim: Claim,
     /// Show this divergent copy of the local state, read-only.
     pub divergent: Option<String>,
+    /// Show the newest restore point that is not younger than this, milliseconds since 1970; read-only.
+    pub at_ms: Option<u64>,
 }
 
 /// An open volume.

@@ -1,6 +1,6 @@
 //! Opening a volume: find or make it in the store, bring the local state up, start what works behind the engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::layout::{Folders, Locks, MARKER_KEY, Marker};
 use super::open_error::OpenError;
 use super::packer::{PackPlan, Packer};
 use super::place::Place;
+use super::views::{self, View};
 use super::worker::{Waker, Worker};
 use super::{SHIP_DEADLINE, Volume, VolumeConfig};
 use crate::clock::{Clock, SystemClock};
@@ -60,7 +61,7 @@ impl Volume {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
         let config = VolumeConfig {
-            read_only: config.read_only || config.divergent.is_some(),
+            read_only: config.read_only || config.divergent.is_some() || config.at_ms.is_some(),
             ..config
         };
         let place = Place::open(&config.source, &runtime)?;
@@ -72,25 +73,37 @@ impl Volume {
         let asked = Place::impatient(Arc::clone(&store) as Arc<dyn ObjectStore>);
         let marker = find_or_make(&config, &place, &asked, &runtime, &*clock)?;
         let (base, cache) = (&config.state_base, config.cache_dir.as_deref());
-        let folders = match &config.divergent {
-            Some(copy) => Folders::of_copy(base, &marker.volume, copy)?,
-            None => Folders::new(base, &marker.volume, cache),
+        let desk = Desk {
+            store: Arc::clone(&retrying),
+            runtime: runtime.clone(),
+            state_dir: PathBuf::new(),
+            // A directory always keeps its conditions.
+            unconditional: config.trust_store && config.source.directory().is_none(),
+        };
+        let now_ms = u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0);
+        views::tidy(&base.join(&marker.volume));
+        let view = match config.at_ms {
+            Some(at_ms) => Some(View::of(&desk, at_ms, now_ms)?),
+            None => None,
+        };
+        let folders = match (&config.divergent, &view) {
+            (Some(copy), _) => Folders::of_copy(base, &marker.volume, copy)?,
+            (None, Some(view)) => view.folders(base, &marker.volume),
+            (None, None) => Folders::new(base, &marker.volume, cache),
         };
         folders.make()?;
         let locks = Locks::take(&folders, config.source.directory(), config.read_only)?;
         folders.check_whole()?;
         let desk = Desk {
-            store: Arc::clone(&retrying),
-            runtime: runtime.clone(),
             state_dir: folders.state.clone(),
-            // A directory always keeps its conditions.
-            unconditional: config.trust_store && config.source.directory().is_none(),
+            ..desk
         };
         admission::finish_setting_aside(&folders)?;
         let acknowledged = || acknowledged(&config, &folders, &store, &runtime, Arc::clone(&clock));
-        let Admitted { in_store, keeper } = match (&config.divergent, config.read_only) {
+        let Admitted { in_store, keeper } = match (&view, config.read_only) {
+            (Some(view), _) => view.bring_home(&desk, &folders)?,
             // It has nothing to do with what the store holds by now.
-            (Some(_), _) => Admitted::default(),
+            (None, true) if config.divergent.is_some() => Admitted::default(),
             (None, true) => admission::for_reading(&desk, &folders, acknowledged)?,
             (None, false) => admission::for_writing(
                 desk,

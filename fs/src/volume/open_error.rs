@@ -1,7 +1,7 @@
 //! Why a volume cannot be opened, and what to do about it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use weldrfs_blockstore::StoreError;
 use weldrfs_meta::MetaError;
@@ -66,6 +66,12 @@ pub enum OpenError {
         /// The last operation the store holds.
         lsn: u64,
     },
+    /// Nothing was published by then.
+    #[error("no restore point is as old as that; {}", oldest(*oldest_ms))]
+    NoPoint {
+        /// When the oldest one was published, milliseconds since 1970.
+        oldest_ms: Option<u64>,
+    },
     /// There is no such divergent copy.
     #[error("there is no divergent copy {copy:?} in {}; {}", dir.display(), those(copies))]
     NoCopy {
@@ -97,6 +103,16 @@ pub enum OpenError {
     /// Anything else about the local state.
     #[error("{0}")]
     State(String),
+}
+
+fn oldest(at_ms: Option<u64>) -> String {
+    match at_ms {
+        None => "nothing was published yet".into(),
+        Some(at_ms) => {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
+            format!("the oldest is of {}", humantime::format_rfc3339_seconds(at))
+        }
+    }
 }
 
 fn those(copies: &[String]) -> String {

@@ -33,6 +33,16 @@ impl PageTable {
         self.hashes.len() as u64
     }
 
+    /// The page size of a SQLite database file: bytes 16 and 17 of its header, see sqlite.org/fileformat2.html.
+    pub(super) fn page_bytes(file: &Path) -> io::Result<u32> {
+        let mut header = [0; 18];
+        File::open(file)?.read_exact(&mut header)?;
+        Ok(match u16::from_be_bytes([header[16], header[17]]) {
+            1 => 65_536,
+            bytes => bytes.into(),
+        })
+    }
+
     /// The table of a database file that nobody changes.
     pub(super) fn of_file(file: &Path, page_bytes: usize) -> io::Result<Self> {
         let mut file = File::open(file)?;

@@ -13,10 +13,11 @@ use weldrfs_blockstore::{ObjectStore, PutCondition};
 use weldrfs_meta::Packed;
 
 use super::figures::SyncReport;
-use super::head::{Garbage, Head, Layer, part_keys};
+use super::head::{Head, Layer};
 use super::keeper::Keeper;
 use super::layer::{self, Header};
 use super::pages::{self, PageTable, Taken};
+use super::points::{self, Chain};
 use super::transfer;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
@@ -29,8 +30,6 @@ const MOST_DELTAS: usize = 64;
 const DELTA_SHARE: u64 = 2;
 /// And when the full one is older than this.
 const FULL_LIFE_MS: u64 = 3_600_000;
-/// How long layers stay that no head names any more: somebody may be restoring from them.
-const LAYER_GRACE_MS: u64 = 3_600_000;
 
 impl Volume {
     /// Waits until everything acknowledged before the call can be restored from the store alone.
@@ -99,11 +98,17 @@ impl Volume {
         let layer = self.ship_layer(keeper, &taken, &packed, now_ms, deadline)?;
         taken.table.save(&self.state_dir).map_err(io)?;
         // Whoever renewed the lease meanwhile has left the layers as they were: only this thread changes them.
-        let (former, head) = keeper.replace(deadline, false, |head| {
-            succeed(head, layer.clone(), is_delta, now_ms)
+        let chain = match is_delta {
+            true => None,
+            false => points::archive(&keeper.desk, &newest, now_ms, deadline)?,
+        };
+        let gone = points::delete_old(&keeper.desk, &newest, now_ms, deadline);
+        keeper.replace(deadline, false, |head| {
+            let mut head = succeed(head, layer.clone(), is_delta, chain.clone());
+            head.chains.retain(|chain| !gone.contains(&chain.key));
+            head
         })?;
         PageTable::keep_only(&self.state_dir, &layer.image);
-        self.delete_garbage(&former, &head, deadline);
         self.in_store.store(taken.lsn.0, Ordering::Release);
         *self.behind_since.lock() = None;
         Ok(())
@@ -139,26 +144,6 @@ impl Volume {
             image: taken.table.image(),
         })
     }
-
-    /// Deletes what the former head listed as garbage and the new one does not any more: it is old enough, and nobody's.
-    fn delete_garbage(&self, former: &Head, head: &Head, deadline: Instant) {
-        let gone = |old: &&Garbage| !head.garbage.contains(old);
-        let keys: Vec<String> = former
-            .garbage
-            .iter()
-            .filter(gone)
-            .flat_map(|old| part_keys(&old.key, old.parts))
-            .collect();
-        if keys.is_empty() {
-            return;
-        }
-        let Ok(keeper) = self.keeper() else { return };
-        let deleted = keeper.desk.within(deadline, self.retrying.delete(&keys));
-        if let Err(error) = deleted {
-            // They are a few megabytes, and no reason to fail.
-            tracing::warn!(%error, "former layers of the metadata stay in the store");
-        }
-    }
 }
 
 /// Whether the next layer may be a delta to what this head names.
@@ -172,21 +157,15 @@ fn takes_a_delta(head: &Head, now_ms: u64) -> bool {
         && now_ms.saturating_sub(full.created_ms) < FULL_LIFE_MS
 }
 
-/// The head after `old` with one more layer, or with a new full one.
-fn succeed(old: &Head, layer: Layer, is_delta: bool, now_ms: u64) -> Head {
+/// The head after `old` with one more layer, or with a new full one, which leaves those before it as a chain.
+fn succeed(old: &Head, layer: Layer, is_delta: bool, chain: Option<Chain>) -> Head {
     let mut head = old.clone();
-    head.garbage
-        .retain(|g| now_ms.saturating_sub(g.since_ms) < LAYER_GRACE_MS);
     if !is_delta {
-        let garbage = head.layers.drain(..).map(|layer| Garbage {
-            key: layer.key,
-            parts: layer.parts.len() as u64,
-            since_ms: now_ms,
-        });
-        head.garbage.extend(garbage);
+        head.layers.clear();
+        head.chains.extend(chain);
     }
     head.lsn = layer.lsn;
-    head.created_ms = now_ms;
+    head.created_ms = layer.created_ms;
     head.layers.push(layer);
     head
 }

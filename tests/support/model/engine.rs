@@ -57,6 +57,7 @@ impl EngineSubject {
             lease: weldrfs_fs::LeaseTerm::Auto,
             claim: weldrfs_fs::Claim::default(),
             divergent: None,
+            at_ms: None,
         };
         let opened = Volume::open(config, self.runtime.handle().clone()).expect("the volume opens");
         self.volume = Some(opened);

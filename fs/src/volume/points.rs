@@ -1,0 +1,210 @@
+//! Restore points: every state that was published in the last hours, and how to get at one.
+//!
+//! A publication that begins with a new full layer leaves the layers before it as a chain: its list goes into an object of
+//! its own, which the head names until the chain is old. Each layer of a chain is a point. Chains share no layer, with
+//! each other or with the head, so each can be deleted by itself.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
+
+use super::head::{Head, Layer, part_keys};
+use super::keeper::{Desk, nonce};
+use super::layout::FORMAT_VERSION;
+use super::open_error::OpenError;
+use crate::error::FsError;
+
+/// How long states can be restored that are not the newest any more.
+pub(crate) const RETENTION_MS: u64 = 4 * 3_600_000;
+/// How much longer their layers stay: somebody may be restoring from them.
+const GRACE_MS: u64 = 3_600_000;
+
+/// Layers that the head does not name any more, as it lists them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Chain {
+    /// The object that lists the layers.
+    pub(super) key: String,
+    /// How many there are.
+    pub(super) layers: u64,
+    /// When the first and the last of them were made, milliseconds since 1970.
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+    /// When the first head without them was put.
+    pub(super) since_ms: u64,
+}
+
+/// The object that lists a chain's layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ChainList {
+    version: u32,
+    layers: Vec<Layer>,
+}
+
+/// One state that can be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// When it was published, milliseconds since 1970 by the clock of the machine that did.
+    pub at_ms: u64,
+    /// The last operation that it holds.
+    pub lsn: u64,
+    /// It is what the volume holds now.
+    pub newest: bool,
+}
+
+impl Chain {
+    fn is_retained(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) < RETENTION_MS
+    }
+
+    fn is_over(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= RETENTION_MS + GRACE_MS
+    }
+}
+
+/// Whether a key is that of a chain's list.
+pub(super) fn is_chain_key(key: &str) -> bool {
+    let name = key
+        .strip_prefix("meta/")
+        .and_then(|name| name.strip_suffix(".chain"));
+    name.is_some_and(|name| {
+        let fields: Vec<&str> = name.split('-').collect();
+        let hex = |text: &&str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        fields.len() == 2 && fields.iter().all(hex)
+    })
+}
+
+/// Puts the list of the layers that `head` names, for the head that will not name them any more.
+pub(super) fn archive(
+    desk: &Desk,
+    head: &Head,
+    now_ms: u64,
+    deadline: Instant,
+) -> Result<Option<Chain>, FsError> {
+    let (Some(first), Some(last)) = (head.layers.first(), head.layers.last()) else {
+        return Ok(None);
+    };
+    let chain = Chain {
+        key: format!("meta/{:016x}-{}.chain", last.lsn, nonce()),
+        layers: head.layers.len() as u64,
+        from_ms: first.created_ms,
+        to_ms: last.created_ms,
+        since_ms: now_ms,
+    };
+    let list = ChainList {
+        version: FORMAT_VERSION,
+        layers: head.layers.clone(),
+    };
+    let body =
+        serde_json::to_vec(&list).map_err(|e| FsError::Meta(std::io::Error::other(e).into()))?;
+    let put = desk
+        .store
+        .put(&chain.key, Bytes::from(body), PutCondition::IfAbsent);
+    desk.within(deadline, put)?;
+    Ok(Some(chain))
+}
+
+/// Deletes the layers of the chains that are over. Returns the keys of those of which nothing is left: the next head does
+/// not name them any more.
+pub(super) fn delete_old(desk: &Desk, head: &Head, now_ms: u64, deadline: Instant) -> Vec<String> {
+    let over = head.chains.iter().filter(|chain| chain.is_over(now_ms));
+    let mut gone = Vec::new();
+    for chain in over {
+        match desk.within(deadline, delete(desk, chain)) {
+            Ok(()) => gone.push(chain.key.clone()),
+            // The next publication tries again.
+            Err(error) => {
+                tracing::warn!(%error, chain = chain.key, "old layers of the metadata cannot be deleted yet");
+            }
+        }
+    }
+    gone
+}
+
+/// Deletes a chain, its list last: what was interrupted can be repeated.
+async fn delete(desk: &Desk, chain: &Chain) -> Result<(), StoreError> {
+    let layers = match read_list(desk, &chain.key).await {
+        Ok(layers) => layers,
+        // It was deleted, and the head that does not name it was not put.
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for layer in layers {
+        let keys: Vec<String> = part_keys(&layer.key, layer.parts.len() as u64).collect();
+        desk.store.delete(&keys).await?;
+    }
+    desk.store.delete(std::slice::from_ref(&chain.key)).await
+}
+
+async fn read_list(desk: &Desk, key: &str) -> Result<Vec<Layer>, StoreError> {
+    let object = desk.store.get(key, None).await?;
+    let damaged = |why: String| StoreError::Damaged {
+        what: format!("{key}: {why}"),
+    };
+    let list: ChainList =
+        serde_json::from_slice(&object.bytes).map_err(|error| damaged(error.to_string()))?;
+    match list.version {
+        FORMAT_VERSION => Ok(list.layers),
+        other => Err(damaged(format!("it has version {other}"))),
+    }
+}
+
+/// Every point, oldest first, each with the layers that make it.
+async fn all(
+    desk: &Desk,
+    head: &Head,
+    now_ms: u64,
+) -> Result<Vec<(RestorePoint, Vec<Layer>)>, StoreError> {
+    let mut points = Vec::new();
+    let mut add = |layers: Vec<Layer>, is_newest: bool| {
+        for n in 1..=layers.len() {
+            let last = &layers[n - 1];
+            let point = RestorePoint {
+                at_ms: last.created_ms,
+                lsn: last.lsn,
+                newest: is_newest && n == layers.len(),
+            };
+            points.push((point, layers[..n].to_vec()));
+        }
+    };
+    for chain in head.chains.iter().filter(|chain| chain.is_retained(now_ms)) {
+        add(read_list(desk, &chain.key).await?, false);
+    }
+    add(head.layers.clone(), true);
+    Ok(points)
+}
+
+/// The points that there are, oldest first.
+///
+/// # Errors
+/// [`OpenError::Store`].
+pub(super) fn list(desk: &Desk, head: &Head, now_ms: u64) -> Result<Vec<RestorePoint>, OpenError> {
+    let all = desk.runtime.block_on(all(desk, head, now_ms))?;
+    Ok(all.into_iter().map(|(point, _)| point).collect())
+}
+
+/// The newest point that is not younger than `at_ms`, as a head that names its layers.
+///
+/// # Errors
+/// [`OpenError::NoPoint`]; [`OpenError::Store`].
+pub(super) fn find(
+    desk: &Desk,
+    head: &Head,
+    at_ms: u64,
+    now_ms: u64,
+) -> Result<(RestorePoint, Head), OpenError> {
+    let all = desk.runtime.block_on(all(desk, head, now_ms))?;
+    let oldest_ms = all.first().map(|(point, _)| point.at_ms);
+    let found = all
+        .into_iter()
+        .rev()
+        .find(|(point, _)| point.at_ms <= at_ms);
+    let (point, layers) = found.ok_or(OpenError::NoPoint { oldest_ms })?;
+    let head = Head {
+        lsn: point.lsn,
+        layers,
+        ..head.clone()
+    };
+    Ok((point, head))
+}

@@ -1,0 +1,175 @@
+//! Going back: the restore points of a volume, and making one of them its newest state. Works on the store alone; local
+//! states find out at their next mount.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use weldrfs_blockstore::{ObjectStore, PutCondition, RetrySettings, RetryStore, StoreError};
+
+use super::admission::check_free;
+use super::head::{Head, Layer, Seen, read_head};
+use super::keeper::{Desk, Holder, LeaseTerm, nonce};
+use super::layer::{self, Header, Spool};
+use super::layout::{MARKER_KEY, Marker};
+use super::open_error::OpenError;
+use super::pages::PageTable;
+use super::place::{Place, Source};
+use super::points::{self, RestorePoint};
+use super::transfer;
+use crate::error::FsError;
+
+/// How long the requests of one restore may take beside fetching and putting metadata.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The same for putting the metadata.
+const SHIP_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The restore points of the volume at a place, oldest first.
+///
+/// # Errors
+/// [`OpenError::NoVolume`], [`OpenError::Store`].
+pub fn restore_points(source: &Source, runtime: &Handle) -> Result<Vec<RestorePoint>, OpenError> {
+    let desk = Desk {
+        store: patient(source, runtime)?,
+        runtime: runtime.clone(),
+        state_dir: std::env::temp_dir(),
+        unconditional: false,
+    };
+    let Some(seen) = volume(&desk)? else {
+        return Ok(Vec::new());
+    };
+    points::list(&desk, &seen.head, now_ms())
+}
+
+/// Makes the newest restore point that is not younger than `at_ms` (milliseconds since 1970) the volume's newest state.
+/// What it was before stays a restore point itself. Needs some room in `scratch`, a folder, for the metadata.
+///
+/// # Errors
+/// [`OpenError::Held`] by whoever writes the volume, unless `take_over`; [`OpenError::NoPoint`], [`OpenError::NoVolume`],
+/// [`OpenError::Store`]; [`OpenError::StateDir`] when `scratch` does not take it.
+pub fn restore_to(
+    source: &Source,
+    at_ms: u64,
+    take_over: bool,
+    scratch: &Path,
+    runtime: &Handle,
+) -> Result<RestorePoint, OpenError> {
+    let in_scratch = |error| OpenError::StateDir {
+        dir: scratch.to_owned(),
+        error,
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("weldrfs-restore-")
+        .tempdir_in(scratch)
+        .map_err(in_scratch)?;
+    let desk = Desk {
+        store: patient(source, runtime)?,
+        runtime: runtime.clone(),
+        state_dir: folder.path().to_owned(),
+        unconditional: false,
+    };
+    let seen = volume(&desk)?.ok_or(OpenError::NoPoint { oldest_ms: None })?;
+    if !take_over {
+        check_free(&desk, &seen)?;
+    }
+    let (point, wanted) = points::find(&desk, &seen.head, at_ms, now_ms())?;
+    if point.newest {
+        return Ok(point);
+    }
+    let layer = full_layer(&desk, &wanted, folder.path())?;
+    let head = replacement(&desk, &seen.head, layer)?;
+    match desk.put(head, Some(&seen), Instant::now() + DEADLINE) {
+        Ok(_) => Ok(point),
+        Err(FsError::Store(StoreError::PreconditionFailed { .. })) => Err(OpenError::State(
+            "the volume was written meanwhile; nothing was changed: try again".into(),
+        )),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The head that has only this layer, and what the volume held so far as a chain. Nobody holds the lease.
+fn replacement(desk: &Desk, old: &Head, layer: Layer) -> Result<Head, OpenError> {
+    let now_ms = now_ms();
+    let chain = points::archive(desk, old, now_ms, Instant::now() + DEADLINE).map_err(failed)?;
+    let mut chains = old.chains.clone();
+    chains.extend(chain);
+    Ok(Head {
+        nonce: nonce(),
+        epoch: old.epoch + 1,
+        lease: Some(Holder::here(LeaseTerm::Auto).lease(now_ms, true)),
+        lsn: layer.lsn,
+        created_ms: now_ms,
+        layers: vec![layer],
+        chains,
+        ..old.clone()
+    })
+}
+
+/// Makes the database that `wanted` names and puts it as one layer: chains share none with the head.
+fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenError> {
+    let local = |error| OpenError::StateDir {
+        dir: folder.to_owned(),
+        error,
+    };
+    let database = folder.join("meta.db");
+    let (packed, fetched) = transfer::fetch(&*desk.store, &desk.runtime, wanted, &database)?;
+    drop(fetched);
+    weldrfs_meta::settle_restored(&database, &packed)?;
+    let page_bytes = PageTable::page_bytes(&database).map_err(local)?;
+    let table = PageTable::of_file(&database, page_bytes as usize).map_err(local)?;
+    let spool =
+        Spool::of_file(&database, page_bytes as usize, &folder.join("pages")).map_err(local)?;
+    let header = Header {
+        page_bytes,
+        pages_after: table.pages(),
+        lsn: wanted.lsn,
+    };
+    let deadline = Instant::now() + SHIP_DEADLINE;
+    let key = format!("meta/{:016x}-{}", wanted.lsn, nonce());
+    let mut put = |key: String, part| {
+        let put = desk.store.put(&key, part, PutCondition::IfAbsent);
+        desk.within(deadline, put).map(drop)
+    };
+    let shipped = transfer::ship(
+        &key,
+        |out| layer::encode(header, &spool, &[], out),
+        &mut put,
+    )
+    .map_err(failed)?;
+    Ok(Layer {
+        key,
+        lsn: wanted.lsn,
+        created_ms: now_ms(),
+        bytes: shipped.bytes,
+        parts: shipped.parts,
+        image: table.image(),
+    })
+}
+
+fn volume(desk: &Desk) -> Result<Option<Seen>, OpenError> {
+    let name = desk.store.describe();
+    match desk.runtime.block_on(desk.store.get(MARKER_KEY, None)) {
+        Ok(object) => Marker::parse(&object.bytes, &name).map(drop)?,
+        Err(error) if error.is_not_found() => return Err(OpenError::NoVolume(name)),
+        Err(error) => return Err(error.into()),
+    }
+    desk.runtime.block_on(read_head(&*desk.store))
+}
+
+fn patient(source: &Source, runtime: &Handle) -> Result<Arc<RetryStore>, OpenError> {
+    let store = Place::open(source, runtime)?.store;
+    Ok(Arc::new(RetryStore::new(store, RetrySettings::default())))
+}
+
+fn failed(error: FsError) -> OpenError {
+    match error {
+        FsError::Store(error) => error.into(),
+        other => OpenError::State(other.to_string()),
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
