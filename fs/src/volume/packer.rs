@@ -280,11 +280,7 @@ impl Packer {
     }
 
     /// All bytes of an extent; `None` when they are damaged: that must not keep everything else from the store.
-    fn read_whole(
-        &self,
-        extent: ExtentId,
-        location: &Location,
-    ) -> Result<Option<Bytes>, FsError> {
+    fn read_whole(&self, extent: ExtentId, location: &Location) -> Result<Option<Bytes>, FsError> {
         let whole = Piece {
             offset: 0,
             len: location.len,
