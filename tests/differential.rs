@@ -16,6 +16,7 @@ mod support {
         pub(crate) mod shrink;
         pub(crate) mod tree;
     }
+    pub(crate) mod ext4;
     pub(crate) mod mount;
     pub(crate) mod seed;
 }

@@ -9,9 +9,11 @@ mod support {
         pub(crate) mod names;
         pub(crate) mod sizes;
     }
+    pub(crate) mod ext4;
     pub(crate) mod mount;
     pub(crate) mod place;
     pub(crate) mod scripts;
+    pub(crate) mod stop;
 }
 
 #[cfg(test)]

@@ -30,9 +30,11 @@ def make(out, recipe):
     folder = fresh(out / "git")
     # Lists of our own: the machine's need not name any sources.
     (folder / "lists/partial").mkdir(parents=True)
+    (folder / "cache/archives/partial").mkdir(parents=True)
     (folder / "source.list").write_text(SOURCES.format(release=recipe["release"]))
     apt = ["apt-get", "-qq", "-o", f"Dir::Etc::sourcelist={folder}/source.list", "-o", "Dir::Etc::sourceparts=/dev/null",
-           "-o", f"Dir::State::lists={folder}/lists", "-o", "APT::Sandbox::User=root"]
+           "-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache", "-o", "APT::Sandbox::User=root",
+           "-o", "Acquire::Retries=5", "-o", "Acquire::http::Timeout=30"]
     call([*apt, "update"], folder)
     call([*apt, "--download-only", "source", "git"], folder)
     archive = next(folder.glob("git_*.orig.tar.*"))

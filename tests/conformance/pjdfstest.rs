@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(1_200);
 const CONFIG: &str = include_str!("pjdfstest.toml");
 const EXCLUSIONS: &str = include_str!("pjdfstest-exclusions.toml");
 /// In the configuration, for the cases that do not remount.

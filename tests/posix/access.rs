@@ -286,3 +286,39 @@ pub(crate) fn classes_of_extended_attributes(place: &mut Place) {
     let on_link = rustix::fs::lsetxattr(root.join("link"), "user.x", b"", XattrFlags::empty());
     assert_eq!(on_link, Err(Errno::PERM));
 }
+
+/// Names and values of all of a file's attributes count together. On ext4 they have a block.
+pub(crate) fn room_for_extended_attributes(place: &mut Place) {
+    const LARGEST: usize = 64 << 10;
+    const TOGETHER: usize = 1 << 20;
+    let path = place.root().join("file");
+    std::fs::write(&path, "").expect("write");
+    let set = |i: usize, len: usize| {
+        let (name, value) = (format!("user.{i:02}"), vec![i as u8; len]);
+        rustix::fs::setxattr(&path, name, &value, XattrFlags::empty())
+    };
+    assert_eq!(set(0, LARGEST + 1), Err(Errno::TOOBIG));
+    if !place.is_mount() {
+        assert_eq!(set(0, LARGEST), Err(Errno::NOSPC));
+        return;
+    }
+    let each = "user.00".len() + LARGEST;
+    let whole = TOGETHER / each;
+    let rest = TOGETHER - whole * each - "user.00".len();
+    for i in 0..whole {
+        set(i, LARGEST).expect("it fits");
+    }
+    assert_eq!(set(whole, rest + 1), Err(Errno::NOSPC));
+    set(whole, rest).expect("it just fits");
+    assert_eq!(set(whole + 1, 0), Err(Errno::NOSPC));
+    place.remount();
+    let mut value = vec![0; LARGEST];
+    for i in 0..=whole {
+        let n = rustix::fs::getxattr(&path, format!("user.{i:02}"), &mut value[..]).expect("get");
+        assert_eq!(n, if i < whole { LARGEST } else { rest });
+        assert!(
+            value[..n].iter().all(|byte| *byte == i as u8),
+            "user.{i:02}"
+        );
+    }
+}

@@ -5,9 +5,11 @@
 #[path = "../support"]
 mod support {
     pub(crate) mod calls;
+    pub(crate) mod ext4;
     pub(crate) mod mount;
     pub(crate) mod place;
     pub(crate) mod scripts;
+    pub(crate) mod stop;
 }
 
 #[cfg(test)]
@@ -91,6 +93,7 @@ mod tests {
             access::permissions_are_checked_with_all_groups,
             access::access_control_lists,
             access::classes_of_extended_attributes,
+            access::room_for_extended_attributes,
             times::times_are_kept_to_the_nanosecond,
             times::times_now_and_omitted,
             times::times_at_the_ends_of_the_range,
@@ -100,6 +103,7 @@ mod tests {
             times::times_of_a_named_pipe,
             space::statfs_counts_what_is_used,
             space::statfs_is_the_same_after_a_remount,
+            space::largest_file,
             space::flags_and_block_maps,
             directories::stable_names_are_listed_exactly_once,
             directories::stable_names_of_a_large_directory_are_listed_exactly_once,
@@ -113,6 +117,7 @@ mod tests {
         all.extend(alone![
             orphans::orphans_are_reclaimed_after_a_crash,
             times::access_time_and_mount_options,
+            transfer::copies_share_their_bytes_in_the_store,
             page::every_test_the_page_names_exists,
         ]);
         all

@@ -6,7 +6,7 @@ use std::path::Path;
 
 const PAGE: &str = "docs/semantics.md";
 
-/// The names in backquotes behind "Test:" or "Tests:", to the end of the paragraph.
+/// The names in backquotes behind "Test:" or "Tests:", to the end of the paragraph, and in the last column of the table.
 fn named(page: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for paragraph in page.split("\n\n") {
@@ -17,7 +17,19 @@ fn named(page: &str) -> BTreeSet<String> {
             names.extend(list.split('`').skip(1).step_by(2).map(str::to_owned));
         }
     }
+    for row in rows(page) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next();
+        let cell: Vec<&str> = cell.unwrap_or("").split('`').skip(1).step_by(2).collect();
+        assert!(!cell.is_empty(), "no test is named in {row}");
+        names.extend(cell.into_iter().map(str::to_owned));
+    }
     names
+}
+
+/// The differences: rows of the table without its head.
+fn rows(page: &str) -> impl Iterator<Item = &str> {
+    let table = page.lines().filter(|line| line.starts_with('|'));
+    table.skip(2)
 }
 
 /// All Rust sources of the tests.
@@ -36,6 +48,7 @@ pub(crate) fn every_test_the_page_names_exists() {
     let page = std::fs::read_to_string(in_repository(PAGE)).expect("the page is there");
     let names = named(&page);
     assert!(names.len() > 40, "only {} tests are named", names.len());
+    assert!(rows(&page).count() > 10, "the table is not found");
     let mut all = String::new();
     sources(&in_repository("tests"), &mut all);
     let missing: Vec<&String> = names

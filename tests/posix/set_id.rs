@@ -4,6 +4,7 @@ use crate::common::{ANNE, BERT, must, open, root_process, set_mode, user_process
 use crate::support::calls::{At, Call, Process};
 use crate::support::place::Place;
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
@@ -157,20 +158,35 @@ pub(crate) fn set_id_bits_go_with_the_owner(place: &mut Place) {
     assert_eq!(crate::common::mode(&path), kept);
 }
 
-/// Whoever writes, root too: what capabilities were given to is not there any more.
+fn give_capability(root: &Path) {
+    let none = XattrFlags::empty();
+    rustix::fs::setxattr(root.join("file"), CAPABILITY, &NET_RAW, none)
+        .expect("root may set capabilities");
+}
+
+/// How long the file's capabilities are.
+fn capability(root: &Path) -> Result<usize, Errno> {
+    let mut room = [0u8; 64];
+    rustix::fs::getxattr(root.join("file"), CAPABILITY, &mut room[..])
+}
+
+/// Whoever writes or gives it away, root too: what capabilities were given to is not there any more.
 pub(crate) fn file_capabilities_go_with_a_write(place: &mut Place) {
     let root = place.root();
     for mut process in [user_process(place, ANNE), root_process(place)] {
         for (name, change) in changes() {
             prepare(&root, &mut process, 0o777);
-            let none = XattrFlags::empty();
-            rustix::fs::setxattr(root.join("file"), CAPABILITY, &NET_RAW, none)
-                .expect("root may set capabilities");
+            give_capability(&root);
             must(&mut process, change);
-            let mut room = [0u8; 64];
-            let left = rustix::fs::getxattr(root.join("file"), CAPABILITY, &mut room[..]);
-            assert_eq!(left, Err(rustix::io::Errno::NODATA), "after {name}");
+            assert_eq!(capability(&root), Err(Errno::NODATA), "after {name}");
         }
+    }
+    for (uid, gid) in [(Some(BERT), None), (None, Some(BERT))] {
+        let mut process = root_process(place);
+        prepare(&root, &mut process, 0o777);
+        give_capability(&root);
+        chown(root.join("file"), uid, gid).expect("chown");
+        assert_eq!(capability(&root), Err(Errno::NODATA), "{uid:?} {gid:?}");
     }
 }
 

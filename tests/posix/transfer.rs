@@ -2,14 +2,19 @@
 
 use crate::common::{must, open, root_process};
 use crate::support::calls::{Answer, Call};
+use crate::support::mount::Volume;
 use crate::support::place::Place;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 const LEN: usize = 300_000;
+const SHARED: usize = 8 << 20;
 
 fn pattern() -> Vec<u8> {
     (0..LEN).map(|i| (i % 239) as u8).collect()
@@ -122,4 +127,50 @@ pub(crate) fn copy_file_range_between_processes_files(place: &mut Place) {
     assert_eq!(must(&mut other, read(1)), copied);
     must(&mut other, write(1, 3));
     assert_eq!(must(&mut one, read(0)), Answer::Bytes(vec![(2, 5_000)]));
+}
+
+/// Bytes of all files below a folder.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("the store can be listed");
+    let entries = entries.map(|entry| entry.expect("an entry"));
+    entries
+        .map(
+            |entry| match entry.file_type().expect("its type").is_dir() {
+                true => bytes_below(&entry.path()),
+                false => entry.metadata().expect("stat").len(),
+            },
+        )
+        .sum()
+}
+
+/// The store gets the bytes once, whichever of the two is written later.
+pub(crate) fn copies_share_their_bytes_in_the_store() {
+    let mut volume = Volume::mounted();
+    let mut bytes = vec![0; SHARED];
+    SmallRng::seed_from_u64(7).fill_bytes(&mut bytes);
+    let (root, store) = (volume.root(), volume.beside("store"));
+    std::fs::write(root.join("source"), &bytes).expect("write");
+    volume.sync_and_drop_caches();
+    let once = bytes_below(&store);
+    assert!(once >= SHARED as u64, "the store has only {once} bytes");
+    let from = File::open(root.join("source")).expect("open");
+    let to = File::create(root.join("copy")).expect("create");
+    let (mut from_at, mut to_at) = (0, 0);
+    while (to_at as usize) < SHARED {
+        let n =
+            rustix::fs::copy_file_range(&from, Some(&mut from_at), &to, Some(&mut to_at), SHARED)
+                .expect("copy_file_range");
+        assert!(n > 0, "the copy stops early");
+    }
+    // One side changes a little: the rest stays shared.
+    to.write_all_at(b"changed", SHARED as u64 / 2)
+        .expect("write");
+    drop((from, to));
+    volume.sync_and_drop_caches();
+    let more = bytes_below(&store) - once;
+    assert!(more < SHARED as u64 / 8, "the copy takes {more} bytes");
+    assert!(std::fs::read(root.join("source")).expect("read") == bytes);
+    bytes[SHARED / 2..][..7].copy_from_slice(b"changed");
+    assert!(std::fs::read(root.join("copy")).expect("read") == bytes);
+    volume.unmount();
 }

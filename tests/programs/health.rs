@@ -5,6 +5,7 @@ use crate::support::scripts::{difference, in_repository, treesum};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Whether the long runs were asked for.
 pub(crate) fn full() -> bool {
@@ -13,6 +14,19 @@ pub(crate) fn full() -> bool {
         Ok("short") | Err(_) => false,
         Ok(other) => panic!("WELDRFS_PROGRAMS is {other:?}, \"short\" or \"full\" was expected"),
     }
+}
+
+/// Some stressors copy the table of mounts, and hold every mount in it while they run.
+static MOUNTS: RwLock<()> = RwLock::new(());
+
+/// For a test whose mount nobody may hold. Taken before the volume, so that it ends after it.
+pub(crate) fn guest() -> RwLockReadGuard<'static, ()> {
+    MOUNTS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a test that holds all mounts.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    MOUNTS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A mounted volume that every user may use.

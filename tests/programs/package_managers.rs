@@ -1,6 +1,6 @@
 //! npm, pnpm, bun and cargo with their caches and stores on the mount give what they give on the local disk.
 
-use crate::health::{assert_healthy, bounded, on_disk, on_mount, require, script, volume};
+use crate::health::{assert_healthy, bounded, guest, on_disk, on_mount, require, script, volume};
 use crate::support::scripts::{difference, inputs_with, succeed};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ const DEADLINE_S: u64 = 900;
 fn package_managers_install_and_build_the_same_as_on_the_local_disk() {
     require(&["npm", "node", "cargo"]);
     let inputs = inputs_with("small", &["app", "crate", "pnpm"]);
+    let _guest = guest();
     let mut volume = volume();
     let folders = [on_disk(&volume, "packages"), on_mount(&volume, "packages")];
     let listings = ["disk", "mount"].map(|name| volume.beside(&format!("packages-{name}")));

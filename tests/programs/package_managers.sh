@@ -5,7 +5,7 @@
 #   FOLDER   an empty folder on the file system in question
 #   INPUTS   what benches/coding/make_inputs.py made, with its stage pnpm
 #   LISTING  takes a description of everything that was installed and built, without times and owners: to be compared
-# Needs no network. The first thing that is wrong ends it.
+# Needs no network, if cargo's home holds the crate's dependencies. The first thing that is wrong ends it.
 set -euo pipefail
 
 [ $# -eq 3 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
@@ -126,6 +126,8 @@ with_cargo() {
     local cargo_home
     cargo_home=${CARGO_HOME:-$HOME_BEFORE/.cargo}
     export RUSTUP_HOME=${RUSTUP_HOME:-$HOME_BEFORE/.rustup}
+    # The inputs may have been made with another home of cargo's.
+    CARGO_HOME=$cargo_home cargo fetch --locked --quiet
     # The sources come with the crate from here on.
     mkdir .cargo
     CARGO_HOME=$cargo_home cargo vendor --offline --locked 2>"$work/cargo.log" >"$work/config.toml" ||

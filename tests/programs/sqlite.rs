@@ -1,6 +1,6 @@
 //! SQLite under many processes, some of them killed, in each of its journal modes.
 
-use crate::health::{assert_healthy, bounded, full, on_disk, on_mount, script, volume};
+use crate::health::{assert_healthy, bounded, full, guest, on_disk, on_mount, script, volume};
 use crate::support::scripts::succeed;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ fn sqlite_keeps_every_database_whole_under_many_processes() {
     } else {
         TRANSACTIONS
     };
+    let _guest = guest();
     let mut volume = volume();
     let (folder, logs) = (on_mount(&volume, "databases"), on_disk(&volume, "logs"));
     let deadline = Duration::from_secs(DEADLINE_S + 60);

@@ -156,14 +156,14 @@ def wait(process, what):
 
 
 def kill_some(writers, logs, transactions):
-    """Kills once half of the work is acknowledged; returns which, and how many of them had work left."""
+    """Kills once a quarter of the work is acknowledged; returns which, and how many of them had work left."""
     until = time.monotonic() + END_TIMEOUT_S
-    while sum(acknowledged(log) for log in logs) < WRITERS * transactions // 2:
+    while sum(acknowledged(log) for log in logs) < WRITERS * transactions // 4:
         for number, process in enumerate(writers):
             assert process.poll() in (None, 0), f"writer {number} ended with {process.returncode}"
         assert time.monotonic() < until, "the writers do not get on"
         time.sleep(0.005)
-    # Those with the most to do. Half of all work is left, so they are at it.
+    # Those with the most to do. Three quarters of all work were left a moment ago, so they are at it.
     victims = sorted(range(WRITERS), key=lambda number: acknowledged(logs[number]))[:KILLED]
     in_work = 0
     for number in victims:

@@ -2,7 +2,7 @@
 //!
 //! What is run and what is not, with the reasons, is in `stressors.txt`.
 
-use crate::health::{assert_healthy, bounded, full, on_mount, require, script, volume};
+use crate::health::{alone, assert_healthy, bounded, full, on_mount, require, script, volume};
 use crate::support::mount::{Volume, finish};
 use crate::support::scripts::succeed;
 use std::collections::BTreeMap;
@@ -98,6 +98,7 @@ fn run(name: &str, folder: &Path, volume: &Volume, seconds: u64, more: &[String]
 fn stress_ng_finds_nothing_wrong() {
     require(&["stress-ng"]);
     let plans = plans();
+    let _alone = alone();
     let mut volume = volume();
     let folder = on_mount(&volume, "stress");
     let mut done = 0;

@@ -1,6 +1,6 @@
 //! A dev server and a compiler that wait for inotify see every change that is made through the mount.
 
-use crate::health::{assert_healthy, bounded, on_mount, require, script, volume};
+use crate::health::{assert_healthy, bounded, guest, on_mount, require, script, volume};
 use crate::support::scripts::{inputs_with, succeed};
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +12,7 @@ const DEADLINE_S: u64 = 600;
 fn a_dev_server_sees_every_change() {
     require(&["npm", "node", "git"]);
     let inputs = inputs_with("small", &["app"]);
+    let _guest = guest();
     let mut volume = volume();
     let project = on_mount(&volume, "project");
     succeed(

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(120);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
+/// How long a mount may be in use by what a program inherited between fork and exec.
+const BUSY_DEADLINE: Duration = Duration::from_secs(30);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(10);
 
 /// The variable that says where mounts are noted. Each volume has a folder of its own: mounts of other tests are none of
@@ -139,7 +142,19 @@ impl Volume {
 
     /// Unmounts as a user does and waits until the process is gone.
     pub(crate) fn unmount(&mut self) {
-        self.command(&["umount", &self.root().to_string_lossy()]);
+        let root = self.root();
+        let arguments = ["umount", &root.to_string_lossy()];
+        let deadline = Instant::now() + BUSY_DEADLINE;
+        // A program that a test beside this one starts has, until its exec, all that this test has had open.
+        let output = loop {
+            let output = self.attempt(&arguments);
+            let busy = String::from_utf8_lossy(&output.stderr).contains("is in use");
+            if !busy || Instant::now() > deadline {
+                break output;
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        };
+        self.assert_success(&arguments, &output);
         let status = self.wait_for_end();
         assert!(
             status.success(),
@@ -200,12 +215,21 @@ impl Volume {
 
     /// Runs one of the program's commands, which must succeed.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let output = self.attempt(arguments);
+        self.assert_success(arguments, &output);
+        output
+    }
+
+    fn attempt(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command
             .args(arguments)
             .env("WELDR_ENV_VOL", self.beside("state"))
             .env(RUN_DIR, self.beside("run"));
-        let output = finish(&mut command, COMMAND_DEADLINE);
+        finish(&mut command, COMMAND_DEADLINE)
+    }
+
+    fn assert_success(&self, arguments: &[&str], output: &Output) {
         assert!(
             output.status.success(),
             "weldrfs {} failed ({}): {}\nlog of the mount:\n{}",
@@ -214,7 +238,6 @@ impl Volume {
             String::from_utf8_lossy(&output.stderr),
             self.log_tail()
         );
-        output
     }
 
     /// Resident memory of the mount process in bytes: (now, at most so far).

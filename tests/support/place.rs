@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test program uses its own part of this")]
 
+use crate::support::ext4::require_ext4;
 use crate::support::mount::{Volume, require_fuse};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ pub(crate) fn on_disk_and_mount(check: impl Fn(&mut Place)) {
         .prefix("weldrfs-disk-")
         .tempdir()
         .expect("a temporary folder can be made");
+    require_ext4(disk.path());
     open_to_all(disk.path());
     println!("on the local disk");
     check(&mut Place::Disk(disk));

@@ -1,11 +1,9 @@
 //! A folder on the local disk to compare with: ext4, and read without noting the access, as a mount of ours is.
 
+use crate::support::ext4::require_ext4;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-
-/// What `statfs` calls ext4.
-const EXT4: i64 = 0xef53;
 
 /// The folder; gone with this.
 pub(crate) struct Disk {
@@ -18,14 +16,7 @@ impl Disk {
             .prefix("weldrfs-ext4-")
             .tempdir()
             .expect("a temporary folder can be made");
-        let kind = rustix::fs::statfs(folder.path())
-            .expect("the disk can be asked")
-            .f_type;
-        assert!(
-            kind == EXT4,
-            "{} is not on ext4 (type {kind:#x}): set TMPDIR to a folder that is",
-            folder.path().display()
-        );
+        require_ext4(folder.path());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
             .expect("the mode can be set");
         mount_bind(folder.path(), folder.path()).expect("a folder can be mounted on itself");

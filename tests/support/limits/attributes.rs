@@ -5,6 +5,7 @@ use crate::support::scripts::{in_repository, succeed};
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
@@ -157,20 +158,26 @@ pub(crate) fn pipes_and_sockets(place: &mut Place) {
     writer.join().expect("the thread ends").expect("write");
 
     let socket = root.join("socket");
-    let listener = UnixListener::bind(&socket).expect("bind");
+    // A socket's name has at most 107 bytes, and the folder's may be as long.
+    let folder = fs::File::open(&root).expect("open");
+    let short = format!("/proc/self/fd/{}/socket", folder.as_raw_fd());
+    let listener = UnixListener::bind(&short).expect("bind");
     let answering = std::thread::spawn(move || {
         let (mut peer, _) = listener.accept().expect("accept");
         peer.write_all(b"hello").expect("write");
     });
     let mut said = String::new();
-    UnixStream::connect(&socket)
+    UnixStream::connect(&short)
         .expect("connect")
         .read_to_string(&mut said)
         .expect("read");
     answering.join().expect("the thread ends");
     assert_eq!(said, "hello");
 
+    drop(folder);
     place.remount();
+    let folder = fs::File::open(&root).expect("open");
+    let short = format!("/proc/self/fd/{}/socket", folder.as_raw_fd());
     assert!(
         fs::symlink_metadata(&fifo)
             .expect("stat")
@@ -184,7 +191,7 @@ pub(crate) fn pipes_and_sockets(place: &mut Place) {
             .is_socket()
     );
     assert!(
-        UnixStream::connect(&socket).is_err(),
+        UnixStream::connect(&short).is_err(),
         "nobody listens any more"
     );
     fs::remove_file(&socket).expect("unlink");

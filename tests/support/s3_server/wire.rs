@@ -38,6 +38,8 @@ pub(crate) struct Counts {
     pub(crate) head: VerbCounts,
     pub(crate) list: VerbCounts,
     pub(crate) delete: VerbCounts,
+    /// Of the requests to get: those for packs.
+    pub(crate) packs: u64,
 }
 
 impl Counts {
@@ -162,6 +164,8 @@ impl Wire {
             let of = counts.of(verb);
             of.requests += 1;
             of.received_bytes += received;
+            let is_pack = request.uri().path().contains("/packs/");
+            counts.packs += u64::from(verb == Verb::Get && is_pack);
         }
         let latency = *self.latency.lock();
         tokio::time::sleep(latency).await;
