@@ -5,12 +5,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{mount, umount, volumes};
-use crate::options;
+use crate::commands::{mount, restore, umount, volumes};
+use crate::{moment, options};
 
 /// Seconds that `umount --sync` waits unless told otherwise.
 const UMOUNT_SYNC_SECONDS: &str = "30";
@@ -47,6 +47,11 @@ pub(crate) enum Invocation {
         request: volumes::Request,
         state_dir: Option<PathBuf>,
     },
+    Restore {
+        store: volumes::Store,
+        request: restore::Request,
+        state_dir: Option<PathBuf>,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -78,6 +83,8 @@ enum Command {
     /// List the volumes in a store, or destroy one
     #[command(subcommand)]
     Volumes(VolumesCommand),
+    /// List the states that a volume can go back to, or go back to one
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +107,32 @@ enum VolumesCommand {
         #[command(flatten)]
         state: StateDir,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "at"]))]
+struct RestoreArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// List the restore points, oldest first
+    #[arg(long)]
+    list: bool,
+    /// Answer with JSON
+    #[arg(long, requires = "list")]
+    json: bool,
+    /// Go back to the newest restore point that is not younger than this: a time in UTC (2026-11-22T10:15:00Z), or how
+    /// long ago (30m)
+    #[arg(long, value_name = "TIME", value_parser = moment_of)]
+    at: Option<u64>,
+    /// Also when another machine has the volume: it cannot write any more then
+    #[arg(long, requires = "at")]
+    take_over: bool,
+    #[command(flatten)]
+    state: StateDir,
+}
+
+fn moment_of(text: &str) -> Result<u64, String> {
+    moment::parse(text, SystemTime::now()).ok_or_else(|| format!("it takes {}", moment::FORMS))
 }
 
 #[derive(Debug, Args)]
@@ -302,6 +335,19 @@ impl From<Command> for Invocation {
                 store: store.into(),
                 request: volumes::Request::Destroy { id },
                 state_dir: state.state_dir,
+            },
+            Command::Restore(restore) => Self::Restore {
+                store: restore.store.into(),
+                request: match restore.at {
+                    None => restore::Request::List {
+                        as_json: restore.json,
+                    },
+                    Some(at_ms) => restore::Request::To {
+                        at_ms,
+                        take_over: restore.take_over,
+                    },
+                },
+                state_dir: restore.state.state_dir,
             },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {
                 path: mountpoint,

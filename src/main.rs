@@ -8,6 +8,7 @@ mod environment;
 mod failure;
 mod log_file;
 mod logging;
+mod moment;
 mod mount_table;
 mod mounting;
 mod options;
@@ -69,6 +70,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             request,
             state_dir,
         } => commands::volumes::run(&store, request, &registry(state_dir), environment),
+        Invocation::Restore {
+            store,
+            request,
+            state_dir,
+        } => commands::restore::run(&store, &request, &registry(state_dir), environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

@@ -13,6 +13,7 @@ use weldrfs_control::{
 };
 
 use crate::bucket::{BucketAccess, Keys};
+use crate::commands::restore::Point;
 use crate::commands::volumes::Listed;
 use crate::failure::Failure;
 use crate::options::{Access, Addressing, MountOptions, Readdirplus};
@@ -59,6 +60,7 @@ impl OpenVolume {
                 set_aside: options.keep_diverged,
             },
             divergent: options.divergent.clone(),
+            at_ms: options.at_ms,
         };
         let clock: Arc<dyn weldrfs_fs::Clock> = match options.kernel_writeback {
             // The kernel then stamps writes itself.
@@ -201,6 +203,41 @@ pub(crate) fn find_volumes(
         bytes: volume.bytes,
     };
     Ok(found.into_iter().map(listed).collect())
+}
+
+/// The states that a volume can go back to, oldest first.
+pub(crate) fn restore_points(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    runtime: &Runtime,
+) -> Result<Vec<Point>, Failure> {
+    let engine = engine_source(source, access)?;
+    let points = weldrfs_fs::restore_points(&engine, runtime.handle())
+        .map_err(|error| Failure::system("cannot list the restore points", &error))?;
+    Ok(points.into_iter().map(shown).collect())
+}
+
+/// Makes a former state of a volume its newest one, and says which it was.
+pub(crate) fn restore_to(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    at_ms: u64,
+    take_over: bool,
+    runtime: &Runtime,
+) -> Result<Point, Failure> {
+    let engine = engine_source(source, access)?;
+    let scratch = std::env::temp_dir();
+    weldrfs_fs::restore_to(&engine, at_ms, take_over, &scratch, runtime.handle())
+        .map(shown)
+        .map_err(|error| Failure::system("cannot restore the volume", &error))
+}
+
+fn shown(point: weldrfs_fs::RestorePoint) -> Point {
+    Point {
+        at_ms: point.at_ms,
+        lsn: point.lsn,
+        newest: point.newest,
+    }
 }
 
 /// Destroys the volume at a place, and says what that was.

@@ -2,6 +2,7 @@
 
 pub(crate) mod drop_caches;
 pub(crate) mod mount;
+pub(crate) mod restore;
 mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;

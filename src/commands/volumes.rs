@@ -23,6 +23,23 @@ pub(crate) struct Store {
     pub(crate) options: Vec<String>,
 }
 
+impl Store {
+    /// The way to the bucket, if it is one.
+    pub(super) fn access(
+        &self,
+        source: &Source,
+        environment: &Environment,
+    ) -> Result<Option<BucketAccess>, Failure> {
+        let options = MountOptions::parse(&self.options, Unknown::Refuse, &environment.variables)?;
+        match &source.place {
+            Place::Directory(_) => Ok(None),
+            Place::Bucket { bucket, prefix } => {
+                BucketAccess::resolve(bucket, prefix, &options.s3, &environment.variables).map(Some)
+            }
+        }
+    }
+}
+
 /// What to do there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -53,16 +70,7 @@ pub(crate) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let source = Source::parse(&store.source)?;
-    let options = MountOptions::parse(&store.options, Unknown::Refuse, &environment.variables)?;
-    let access = match &source.place {
-        Place::Directory(_) => None,
-        Place::Bucket { bucket, prefix } => Some(BucketAccess::resolve(
-            bucket,
-            prefix,
-            &options.s3,
-            &environment.variables,
-        )?),
-    };
+    let access = store.access(&source, environment)?;
     let runtime = runtime()?;
     match request {
         Request::List { as_json } => {
@@ -81,7 +89,7 @@ pub(crate) fn run(
     }
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let built = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -90,7 +98,7 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// A volume that a process here serves is in use. What other machines do is not known.
-fn refuse_mounted(source: &Source, registry: &Registry) -> Result<(), Failure> {
+pub(super) fn refuse_mounted(source: &Source, registry: &Registry) -> Result<(), Failure> {
     let same = |text: &str| Source::parse(text.as_ref()).is_ok_and(|s| s.place == source.place);
     let serving = registry
         .records()

@@ -1,12 +1,13 @@
 //! The table of mount options: name, what it takes, what it does. What is said about them is elsewhere.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::split::Written;
 use super::values::{self, KIB, MIB, TIB};
 use super::{Access, LogLevel, MountOptions, Readdirplus, SUBTYPE, Unknown, bucket, words};
 use crate::failure::Failure;
+use crate::moment;
 
 /// Sets an option from its value; `None` when the value makes no sense.
 type Set = fn(&mut MountOptions, &str) -> Option<()>;
@@ -330,6 +331,12 @@ const TABLE: &[Known] = &[
         },
         "keep: a local state without which the store has gone on is set aside as a divergent copy, and what the store \
          holds is mounted; refuse: the mount fails (default: refuse)",
+    ),
+    value(
+        "at",
+        moment::FORMS,
+        |o, text| moment::parse(text, SystemTime::now()).map(|at_ms| o.at_ms = Some(at_ms)),
+        "mount the newest restore point that is not younger, read-only; the volume may be written meanwhile",
     ),
     value(
         "divergent",

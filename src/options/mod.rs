@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use bucket::is_endpoint;
+pub(crate) use values::span;
 use values::{FOREVER, KIB, MIB};
 pub(crate) use words::help;
 
@@ -138,6 +139,8 @@ pub(crate) struct MountOptions {
     pub(crate) keep_diverged: bool,
     /// The divergent copy to show.
     pub(crate) divergent: Option<String>,
+    /// The time whose state is shown, milliseconds since 1970.
+    pub(crate) at_ms: Option<u64>,
 }
 
 impl Default for MountOptions {
@@ -178,6 +181,7 @@ impl Default for MountOptions {
             take_over: false,
             keep_diverged: false,
             divergent: None,
+            at_ms: None,
         }
     }
 }

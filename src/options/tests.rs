@@ -104,6 +104,7 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("low_latency", &["auto", "off"], &["", "on", "2"]),
     ("lease", &["auto", "manual"], &["", "on", "15m"]),
     ("diverged", &["refuse", "keep"], &["", "on"]),
+    ("at", &["30m", "2026-11-22T10:15:00Z"], &["", "5", "noon"]),
     ("divergent", &["divergent-x"], &["", "a/b"]),
     ("path_style", &["on", "off"], &["", "maybe"]),
     ("virtual_host", &["on", "off"], &["", "maybe"]),
@@ -191,7 +192,7 @@ fn values_arrive_where_they_belong() {
          checkpoint_interval=250ms,read_deadline=5,attr_timeout=1,entry_timeout=2,negative_timeout=3,max_write=64K,\
          max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,low_latency=off,endpoint=http://h:1,region=r,\
          access_key_id=i,secret_access_key=s,session_token=t,credentials_file=/f,profile=p,path_style,conditional_writes=off,\
-         max_uploads=9,upload_delay=1m,fsync=remote,writeback=off,lease=manual,take_over,diverged=keep,divergent=d",
+         max_uploads=9,upload_delay=1m,fsync=remote,writeback=off,lease=manual,take_over,diverged=keep,divergent=d,at=1970-01-01T00:00:01Z",
     );
     let expected = MountOptions {
         read_only: true,
@@ -247,6 +248,7 @@ fn values_arrive_where_they_belong() {
         take_over: true,
         keep_diverged: true,
         divergent: Some("d".into()),
+        at_ms: Some(1_000),
     };
     assert_eq!(options, expected);
 }

@@ -10,6 +10,7 @@ mod bad_input;
 mod bucket;
 mod damage;
 mod lifecycle;
+mod machines;
 mod reach;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
