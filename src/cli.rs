@@ -47,6 +47,11 @@ pub(crate) enum Invocation {
         request: volumes::Request,
         state_dir: Option<PathBuf>,
     },
+    Fsck {
+        store: volumes::Store,
+        deep: bool,
+        as_json: bool,
+    },
     Restore {
         store: volumes::Store,
         request: restore::Request,
@@ -85,6 +90,8 @@ enum Command {
     Volumes(VolumesCommand),
     /// List the states that a volume can go back to, or go back to one
     Restore(RestoreArgs),
+    /// Check whether a volume in a store is whole; changes nothing
+    Fsck(FsckArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +136,18 @@ struct RestoreArgs {
     take_over: bool,
     #[command(flatten)]
     state: StateDir,
+}
+
+#[derive(Debug, Args)]
+struct FsckArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Read everything: every pack, and every restore point
+    #[arg(long)]
+    deep: bool,
+    /// Answer with JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn moment_of(text: &str) -> Result<u64, String> {
@@ -335,6 +354,11 @@ impl From<Command> for Invocation {
                 store: store.into(),
                 request: volumes::Request::Destroy { id },
                 state_dir: state.state_dir,
+            },
+            Command::Fsck(FsckArgs { store, deep, json }) => Self::Fsck {
+                store: store.into(),
+                deep,
+                as_json: json,
             },
             Command::Restore(restore) => Self::Restore {
                 store: restore.store.into(),

@@ -11,6 +11,9 @@ pub(crate) enum Failure {
     /// The system refused something (memory, a fork, a deadline of the control socket). Retrying may help.
     #[error("{0}")]
     System(String),
+    /// A volume is damaged; the code is that of fsck(8) for errors that were left.
+    #[error("{0}")]
+    Damage(String),
     /// The mount or the unmount failed. Fix what the message names.
     #[error("{0}")]
     Mount(String),
@@ -22,6 +25,7 @@ impl Failure {
         match self {
             Self::Invocation(_) => 1,
             Self::System(_) => 2,
+            Self::Damage(_) => 4,
             Self::Mount(_) => 32,
         }
     }
@@ -31,6 +35,7 @@ impl Failure {
         match code {
             1 => Self::Invocation(message),
             2 => Self::System(message),
+            4 => Self::Damage(message),
             _ => Self::Mount(message),
         }
     }
@@ -50,6 +55,7 @@ mod tests {
         for failure in [
             Failure::Invocation("a".into()),
             Failure::System("b".into()),
+            Failure::Damage("d".into()),
             Failure::Mount("c".into()),
         ] {
             assert_eq!(

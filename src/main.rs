@@ -8,6 +8,7 @@ mod environment;
 mod failure;
 mod log_file;
 mod logging;
+mod memory;
 mod moment;
 mod mount_table;
 mod mounting;
@@ -75,6 +76,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             request,
             state_dir,
         } => commands::restore::run(&store, &request, &registry(state_dir), environment),
+        Invocation::Fsck {
+            store,
+            deep,
+            as_json,
+        } => commands::fsck::run(&store, deep, as_json, environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

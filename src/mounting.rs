@@ -13,6 +13,7 @@ use weldrfs_control::{
 };
 
 use crate::bucket::{BucketAccess, Keys};
+use crate::commands::fsck::{Checked, Found};
 use crate::commands::restore::Point;
 use crate::commands::volumes::Listed;
 use crate::failure::Failure;
@@ -230,6 +231,34 @@ pub(crate) fn restore_to(
     weldrfs_fs::restore_to(&engine, at_ms, take_over, &scratch, runtime.handle())
         .map(shown)
         .map_err(|error| Failure::system("cannot restore the volume", &error))
+}
+
+/// Whether a volume in a store is whole.
+pub(crate) fn fsck(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    deep: bool,
+    runtime: &Runtime,
+) -> Result<Checked, Failure> {
+    let engine = engine_source(source, access)?;
+    let report = weldrfs_fs::fsck(&engine, deep, &std::env::temp_dir(), runtime.handle())
+        .map_err(|error| Failure::system("cannot check the volume", &error))?;
+    Ok(Checked {
+        inodes: report.inodes,
+        extents: report.extents,
+        packs: report.packs,
+        restore_points: report.points,
+        read_bytes: report.read_bytes,
+        unnamed_objects: report.unnamed,
+        findings: report
+            .findings
+            .into_iter()
+            .map(|found| Found {
+                invariant: found.invariant,
+                detail: found.detail,
+            })
+            .collect(),
+    })
 }
 
 fn shown(point: weldrfs_fs::RestorePoint) -> Point {

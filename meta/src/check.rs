@@ -1,16 +1,17 @@
 //! The invariants of the tables, by name. fsck, the campaigns and the tests all call this one function.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::Result;
-use crate::ids::{Ino, ROOT_INO};
+use crate::ids::{ExtentId, Ino, ROOT_INO};
 use crate::namespace::Namespace;
 use crate::rows::{Dirent, InodeRow};
 use crate::sqlite::open::named;
-use crate::sqlite::read;
+use crate::sqlite::{PackRow, read};
 
 /// Findings that are reported; a wrecked volume would have millions.
 const MAX_FINDINGS: usize = 1000;
@@ -66,6 +67,63 @@ impl Namespace {
             drop(t);
             Ok(report)
         })?
+    }
+}
+
+/// A database that no namespace has open: one that was made from the store, to be looked at.
+#[derive(Debug)]
+pub struct RestedDatabase(Connection);
+
+impl RestedDatabase {
+    /// Opens one that [`settle_restored`](crate::settle_restored) has settled.
+    ///
+    /// # Errors
+    /// When it is no database of a volume.
+    pub fn open(file: &Path) -> Result<Self> {
+        let connection = named(Connection::open_with_flags(
+            file,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        ))?;
+        Ok(Self(connection))
+    }
+
+    /// Checks every invariant of the tables, and that SQLite finds the file whole (`sqlite-integrity`).
+    ///
+    /// # Errors
+    /// When the tables cannot be read at all.
+    pub fn check(&self) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        let mut statement = named(self.0.prepare("PRAGMA integrity_check(100)"))?;
+        let said = named(
+            statement
+                .query_map([], |r| r.get::<_, String>(0))
+                .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>),
+        )?;
+        for line in said.into_iter().filter(|line| line != "ok") {
+            report.found("sqlite-integrity", line);
+        }
+        // The rows of a broken file tell nothing more.
+        match report.findings.is_empty() {
+            true => check(&self.0),
+            false => Ok(report),
+        }
+    }
+
+    /// The packs.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn packs(&self) -> Result<Vec<PackRow>> {
+        named(read::packs(&self.0))
+    }
+
+    /// Visits the extents that files use and that lie in packs: the extent, its pack's row number, where in the pack's raw
+    /// bytes it begins, and its length. In the order of packs.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn each_packed(&self, visit: impl FnMut(ExtentId, u64, u64, u64)) -> Result<()> {
+        named(read::each_packed(&self.0, visit))
     }
 }
 

@@ -24,7 +24,7 @@ mod sqlite;
 mod startup;
 
 pub use changes::Change;
-pub use check::{CheckReport, Finding};
+pub use check::{CheckReport, Finding, RestedDatabase};
 pub use codec::{CodecError, decode_changes, encode_changes};
 pub use cut::Cut;
 pub use error::{Advice, MetaError, Result};

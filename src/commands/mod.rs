@@ -1,6 +1,7 @@
 //! The commands, one per file. Each takes what the command line said and answers with success or a [`Failure`].
 
 pub(crate) mod drop_caches;
+pub(crate) mod fsck;
 pub(crate) mod mount;
 pub(crate) mod restore;
 mod serve;

@@ -14,6 +14,7 @@ use weldrfs_control::{SOCKET_NAME, bind_volume_socket, serve_volume};
 use crate::daemon::Readiness;
 use crate::failure::Failure;
 use crate::logging::{self, LogSink};
+use crate::memory;
 use crate::mount_table::MountTable;
 use crate::mounting::{LiveMount, OpenVolume, Unmounter};
 use crate::preflight::Plan;
@@ -47,6 +48,7 @@ pub(super) fn serve(
 ) -> Result<(), Failure> {
     logging::install(log, plan.options.log_level);
     prepare_process();
+    memory::give_back_large_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("weldrfs-io")

@@ -237,3 +237,48 @@ fn metadata_that_is_lost_comes_back_from_the_store() {
     assert_eq!(fs::read_to_string(place.path("m/f")).unwrap(), "kept");
     unmount(&place);
 }
+
+#[test]
+fn fsck_tells_a_whole_volume_from_a_damaged_one() {
+    require_fuse();
+    let place = Place::new();
+    place.mount();
+    for n in 0..20_u8 {
+        let data: Vec<u8> = (0..9_000_u32).map(|i| (i * 7 % 251) as u8 ^ n).collect();
+        std::fs::write(place.path("m").join(format!("f{n}")), data).unwrap();
+    }
+    place.run(&["sync", &place.text("m")]).success();
+    // Also while it is mounted.
+    let said = place.run(&["fsck", "--deep", &place.source()]).success();
+    assert!(
+        said.stdout.contains("all of which were read"),
+        "{}",
+        said.stdout
+    );
+    place.run(&["umount", &place.text("m")]).success();
+
+    let pack = place
+        .inventory()
+        .into_keys()
+        .find(|path| {
+            let in_store = path.starts_with(place.source().trim_start_matches("file://"));
+            in_store && path.is_file() && path.components().any(|c| c.as_os_str() == "packs")
+        })
+        .unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&pack, &bytes).unwrap();
+    place.run(&["fsck", &place.source()]).success();
+    let said = place.run(&["fsck", "--deep", "--json", &place.source()]);
+    assert_eq!(said.code, 4);
+    let found: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(found["findings"][0]["invariant"], "pack-whole");
+    std::fs::remove_file(&pack).unwrap();
+    let said = place.run(&["fsck", &place.source()]);
+    assert_eq!(said.code, 4);
+    assert!(
+        said.stdout.starts_with("pack-object: packs/"),
+        "{}",
+        said.stdout
+    );
+}

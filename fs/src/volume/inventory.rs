@@ -127,7 +127,10 @@ fn patient(source: &Source, runtime: &Handle) -> Result<RetryStore, OpenError> {
     Ok(RetryStore::new(store, RetrySettings::default()))
 }
 
-fn everything(store: &dyn ObjectStore, runtime: &Handle) -> Result<Vec<ListedObject>, OpenError> {
+pub(super) fn everything(
+    store: &dyn ObjectStore,
+    runtime: &Handle,
+) -> Result<Vec<ListedObject>, OpenError> {
     let mut all: Vec<ListedObject> = Vec::new();
     loop {
         let after = all.last().map(|object| object.key.clone());

@@ -3,6 +3,7 @@
 mod admission;
 mod barrier;
 mod figures;
+mod fsck;
 mod head;
 mod inventory;
 mod keeper;
@@ -38,6 +39,7 @@ use crate::error::FsError;
 
 pub use admission::Claim;
 pub use figures::{LastError, Status, SyncReport};
+pub use fsck::{FsckFinding, FsckReport, fsck};
 pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
 pub use keeper::LeaseTerm;
 pub use open_error::OpenError;

@@ -150,6 +150,14 @@ async fn read_list(desk: &Desk, key: &str) -> Result<Vec<Layer>, StoreError> {
     }
 }
 
+/// The layers of a chain.
+///
+/// # Errors
+/// [`StoreError`]: also when the list is damaged.
+pub(super) fn layers_of(desk: &Desk, chain: &Chain) -> Result<Vec<Layer>, StoreError> {
+    desk.runtime.block_on(read_list(desk, &chain.key))
+}
+
 /// Every point, oldest first, each with the layers that make it.
 async fn all(
     desk: &Desk,

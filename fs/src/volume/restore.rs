@@ -30,12 +30,7 @@ const SHIP_DEADLINE: Duration = Duration::from_secs(600);
 /// # Errors
 /// [`OpenError::NoVolume`], [`OpenError::Store`].
 pub fn restore_points(source: &Source, runtime: &Handle) -> Result<Vec<RestorePoint>, OpenError> {
-    let desk = Desk {
-        store: patient(source, runtime)?,
-        runtime: runtime.clone(),
-        state_dir: std::env::temp_dir(),
-        unconditional: false,
-    };
+    let desk = look(source, &std::env::temp_dir(), runtime)?;
     let Some(seen) = volume(&desk)? else {
         return Ok(Vec::new());
     };
@@ -63,12 +58,7 @@ pub fn restore_to(
         .prefix("weldrfs-restore-")
         .tempdir_in(scratch)
         .map_err(in_scratch)?;
-    let desk = Desk {
-        store: patient(source, runtime)?,
-        runtime: runtime.clone(),
-        state_dir: folder.path().to_owned(),
-        unconditional: false,
-    };
+    let desk = look(source, folder.path(), runtime)?;
     let seen = volume(&desk)?.ok_or(OpenError::NoPoint { oldest_ms: None })?;
     if !take_over {
         check_free(&desk, &seen)?;
@@ -147,7 +137,11 @@ fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenEr
     })
 }
 
-fn volume(desk: &Desk) -> Result<Option<Seen>, OpenError> {
+/// The head of the volume, if it has one.
+///
+/// # Errors
+/// [`OpenError::NoVolume`], and what the marker and the head can be refused with.
+pub(super) fn volume(desk: &Desk) -> Result<Option<Seen>, OpenError> {
     let name = desk.store.describe();
     match desk.runtime.block_on(desk.store.get(MARKER_KEY, None)) {
         Ok(object) => Marker::parse(&object.bytes, &name).map(drop)?,
@@ -157,9 +151,15 @@ fn volume(desk: &Desk) -> Result<Option<Seen>, OpenError> {
     desk.runtime.block_on(read_head(&*desk.store))
 }
 
-fn patient(source: &Source, runtime: &Handle) -> Result<Arc<RetryStore>, OpenError> {
+/// A way to a store for commands that have no local state but a folder for what they need on the way.
+pub(super) fn look(source: &Source, folder: &Path, runtime: &Handle) -> Result<Desk, OpenError> {
     let store = Place::open(source, runtime)?.store;
-    Ok(Arc::new(RetryStore::new(store, RetrySettings::default())))
+    Ok(Desk {
+        store: Arc::new(RetryStore::new(store, RetrySettings::default())),
+        runtime: runtime.clone(),
+        state_dir: folder.to_owned(),
+        unconditional: false,
+    })
 }
 
 fn failed(error: FsError) -> OpenError {

@@ -202,6 +202,27 @@ pub(crate) fn used_in_segments(c: &Connection) -> Sql<Vec<(ExtentId, Location)>>
         .collect()
 }
 
+/// The extents that files use and that lie in packs: pack, offset and length, in the order of packs.
+pub(crate) fn each_packed(
+    c: &Connection,
+    mut visit: impl FnMut(ExtentId, u64, u64, u64),
+) -> Sql<()> {
+    let sql = "SELECT l.extent, l.pack, l.offset, l.len FROM location l \
+               WHERE l.pack IS NOT NULL AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
+               ORDER BY l.pack, l.offset";
+    let mut statement = c.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(
+            ExtentId(unsigned(row, 0)?),
+            unsigned(row, 1)?,
+            unsigned(row, 2)?,
+            unsigned(row, 3)?,
+        );
+    }
+    Ok(())
+}
+
 /// The segments that hold bytes some file uses.
 pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
     let sql = "SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL \
