@@ -37,6 +37,10 @@ const NEVER: Duration = Duration::from_secs(3_600);
 struct NoBytes;
 
 impl DataBarrier for NoBytes {
+    fn is_flushed(&self) -> bool {
+        false
+    }
+
     fn flush(&self) -> std::io::Result<()> {
         Ok(())
     }

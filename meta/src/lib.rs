@@ -11,6 +11,7 @@ mod codec;
 mod cut;
 mod error;
 mod filemap;
+mod flusher;
 #[cfg(test)]
 mod fuzz_tests;
 mod ids;

@@ -67,6 +67,9 @@ pub trait DataBarrier: Send + Sync + 'static {
     /// A failure is final: the volume turns read-only.
     fn flush(&self) -> std::io::Result<()>;
 
+    /// Whether everything that was appended before the call is durable already, so that a flush would do nothing.
+    fn is_flushed(&self) -> bool;
+
     /// Whether the bytes of a location, from the given block on, are there and have the checksums it names. Asked at
     /// recovery after a power loss, for records that were not known durable.
     fn verify(&self, location: &Location, from_block: u64) -> bool;

@@ -12,6 +12,7 @@ use crate::changes::Change;
 use crate::checkpoint::Checkpointer;
 use crate::codec::decode_changes;
 use crate::error::{MetaError, Result};
+use crate::flusher::Flusher;
 use crate::ids::{ExtentId, Lsn, ROOT_INO};
 use crate::journal::{Inherited, Journal, Record};
 use crate::namespace::{CommitState, Namespace};
@@ -63,6 +64,7 @@ impl Namespace {
             overlay: Overlay::default(),
             readers: Readers::new(&settings.dir),
             cache: Cache::new(settings.cache_bytes),
+            flusher: Flusher::start(Arc::clone(&barrier))?,
             barrier,
             commit: Mutex::new(CommitState {
                 next_ino: replayed.next_ino,

@@ -224,3 +224,34 @@ fn a_volume_goes_back_in_time_and_forth_again() {
     back("soon").refused(1, &["soon", "30m"]);
     back("0s").success();
 }
+
+/// Some hosts give a machine five seconds between SIGTERM and SIGKILL, whatever its store does meanwhile.
+#[test]
+fn a_mount_that_has_five_seconds_to_stop_loses_nothing() {
+    require_fuse();
+    let bucket = Bucket::new(Settings::default());
+    let (machine, _) = two_machines(&bucket);
+    machine.mount("").success();
+    machine.sync().success();
+    for n in 0..50 {
+        std::fs::write(machine.file(&format!("f{n}")), format!("content {n}")).unwrap();
+    }
+    let status = machine.run(&["status", "--json", &bucket.place.text("m")]);
+    let status: serde_json::Value = serde_json::from_str(&status.success().stdout).unwrap();
+    let pid = Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    // Nothing gets to the store before the end.
+    bucket.server.set_latency(Duration::from_secs(60));
+    kill_process(pid, Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(bucket.place.mounts().is_empty(), "the mount goes at once");
+    kill_process(pid, Signal::KILL).unwrap();
+    bucket.server.set_latency(Duration::ZERO);
+
+    machine.mount("").success();
+    for n in 0..50 {
+        let text = std::fs::read_to_string(machine.file(&format!("f{n}"))).unwrap();
+        assert_eq!(text, format!("content {n}"));
+    }
+    machine.sync().success();
+    machine.unmount();
+}

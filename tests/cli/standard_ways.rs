@@ -107,3 +107,23 @@ fn the_helper_works_in_another_namespace() {
     assert!(answer.stdout.starts_with("fuse.weldrfs"), "{answer:?}");
     assert!(place.mounts().is_empty());
 }
+
+#[test]
+fn systemd_understands_the_unit() {
+    let place = Place::new();
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/systemd/weldrfs@.service");
+    let text = std::fs::read_to_string(unit).unwrap();
+    assert!(text.contains("/usr/local/bin/weldrfs mount "));
+    let here = place.path("weldrfs@work-project.service");
+    std::fs::write(&here, text.replace("/usr/local/bin/weldrfs", PROGRAM)).unwrap();
+    let said = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&here)
+        .output()
+        .expect("systemd-analyze, of the package systemd, can be run");
+    let complaints = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        said.status.success() && complaints.is_empty(),
+        "{complaints}"
+    );
+}

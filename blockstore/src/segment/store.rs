@@ -234,6 +234,13 @@ impl SegmentStore {
         inner.check_poison()
     }
 
+    /// Whether a flush would have nothing to do.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let unsynced = self.inner.unsynced.lock();
+        self.inner.poison.get().is_none() && unsynced.values().all(|segment| segment.is_clean())
+    }
+
     /// Stops all further appends and flushes, for whoever learns elsewhere that the local disk cannot be trusted.
     pub fn poison(&self, reason: &str) {
         self.inner.poison(reason.to_owned());

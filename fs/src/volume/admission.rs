@@ -236,6 +236,7 @@ fn next_epoch(old: Option<&Head>, lease: Lease, now_ms: u64) -> Head {
         created_ms: now_ms,
         layers: Vec::new(),
         chains: Vec::new(),
+        crc32c: 0,
     };
     let old = old.cloned().unwrap_or(first);
     Head {

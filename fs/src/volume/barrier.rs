@@ -14,6 +14,10 @@ impl DataBarrier for Barrier {
         self.0.flush().map_err(io::Error::other)
     }
 
+    fn is_flushed(&self) -> bool {
+        self.0.is_flushed()
+    }
+
     fn verify(&self, location: &Location, from_block: u64) -> bool {
         let Place::Segment { segment, offset } = location.place else {
             return true;

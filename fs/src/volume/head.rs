@@ -6,6 +6,10 @@ use weldrfs_blockstore::{ObjectStore, Version};
 use super::layout::FORMAT_VERSION;
 use super::open_error::OpenError;
 use super::points::Chain;
+use super::sealed::{self, Sealed};
+
+/// How often a head is read that cannot be parsed.
+const READS: u32 = 3;
 
 /// Key of the head.
 pub(super) const HEAD_KEY: &str = "head.json";
@@ -32,6 +36,8 @@ pub(super) struct Head {
     /// The layers before these, for as long as they are kept; oldest first.
     #[serde(default)]
     pub(super) chains: Vec<Chain>,
+    /// See [`Sealed`].
+    pub(super) crc32c: u32,
 }
 
 /// The right to write the volume.
@@ -80,6 +86,12 @@ pub(super) struct Seen {
     pub(super) version: Version,
 }
 
+impl Sealed for Head {
+    fn seal(&mut self) -> &mut u32 {
+        &mut self.crc32c
+    }
+}
+
 impl Head {
     /// # Errors
     /// [`OpenError::NewerFormat`]; [`OpenError::State`] when it is damaged.
@@ -98,7 +110,7 @@ impl Head {
                 known: FORMAT_VERSION,
             });
         }
-        let head: Self = serde_json::from_slice(bytes).map_err(bad)?;
+        let head: Self = sealed::read(bytes).map_err(damaged)?;
         if head.layers.is_empty() && head.lsn > 0 {
             return Err(damaged("it names no layer".into()));
         }
@@ -133,13 +145,27 @@ pub(super) fn is_part_key(key: &str) -> bool {
 /// # Errors
 /// As [`Head::parse`]; [`OpenError::Store`].
 pub(super) async fn read_head(store: &dyn ObjectStore) -> Result<Option<Seen>, OpenError> {
-    match store.get(HEAD_KEY, None).await {
-        Ok(object) => Ok(Some(Seen {
-            head: Head::parse(&object.bytes)?,
-            version: object.version,
-        })),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+    let mut reads = 0;
+    loop {
+        let object = match store.get(HEAD_KEY, None).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        reads += 1;
+        match Head::parse(&object.bytes) {
+            Ok(head) => {
+                return Ok(Some(Seen {
+                    head,
+                    version: object.version,
+                }));
+            }
+            // A body can be damaged on its way.
+            Err(OpenError::State(why)) if reads < READS => {
+                tracing::warn!(why, "the head is read again");
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -21,6 +20,7 @@ use weldrfs_meta::Permit;
 use super::head::{HEAD_KEY, Head, Lease, Seen, read_head};
 use super::lineage::Lineage;
 use super::open_error::OpenError;
+use super::sealed;
 use super::worker::Waker;
 use crate::clock::Clock;
 use crate::error::FsError;
@@ -146,14 +146,14 @@ impl Desk {
         over: Option<&Seen>,
         deadline: Instant,
     ) -> Result<Seen, FsError> {
-        let body = serde_json::to_vec_pretty(&head).map_err(|e| io(std::io::Error::other(e)))?;
+        let body = sealed::write(&head).map_err(|e| io(std::io::Error::other(e)))?;
         Lineage::attempt(&self.state_dir, &head.nonce).map_err(io)?;
         let condition = match over {
             _ if self.unconditional => PutCondition::Always,
             Some(seen) => PutCondition::IfMatch(seen.version.clone()),
             None => PutCondition::IfAbsent,
         };
-        let put = self.store.put(HEAD_KEY, Bytes::from(body), condition);
+        let put = self.store.put(HEAD_KEY, body, condition);
         let version = self.within(deadline, put)?;
         Lineage::confirm(&self.state_dir, &head).map_err(io)?;
         Ok(Seen { head, version })

@@ -26,16 +26,30 @@ pub(crate) struct Marker {
     /// 32 hex digits.
     pub(crate) volume: String,
     pub(crate) created_ms: u64,
+    /// CRC-32C of the rest, see FORMAT.md. Markers of the first days have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) crc32c: Option<u32>,
 }
 
 impl Marker {
     pub(crate) fn new(volume: String, created_ms: u64) -> Self {
-        Self {
+        let mut marker = Self {
             format: MARKER_FORMAT.into(),
             version: FORMAT_VERSION,
             volume,
             created_ms,
-        }
+            crc32c: None,
+        };
+        marker.crc32c = Some(marker.sum());
+        marker
+    }
+
+    fn sum(&self) -> u32 {
+        let text = format!(
+            "{}\n{}\n{}\n{}\n",
+            self.format, self.version, self.volume, self.created_ms
+        );
+        crc32c::crc32c(text.as_bytes())
     }
 
     /// Parses the marker's bytes.
@@ -65,6 +79,9 @@ impl Marker {
         }
         let marker: Self =
             serde_json::from_slice(bytes).map_err(|e| bad(format!("{MARKER_KEY}: {e}")))?;
+        if marker.crc32c.is_some_and(|wanted| wanted != marker.sum()) {
+            return Err(bad(format!("{MARKER_KEY} has the wrong checksum")));
+        }
         let is_id =
             marker.volume.len() == 32 && marker.volume.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_id {

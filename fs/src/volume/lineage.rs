@@ -95,6 +95,7 @@ mod tests {
             created_ms: 0,
             layers: Vec::new(),
             chains: Vec::new(),
+            crc32c: 0,
         }
     }
 

@@ -19,6 +19,7 @@ mod points;
 mod publish;
 mod restore;
 mod rewrite;
+mod sealed;
 mod transfer;
 mod uploads;
 mod views;

@@ -6,7 +6,6 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
 
@@ -14,10 +13,13 @@ use super::head::{Head, Layer, part_keys};
 use super::keeper::{Desk, nonce};
 use super::layout::FORMAT_VERSION;
 use super::open_error::OpenError;
+use super::sealed::{self, Sealed};
 use crate::error::FsError;
 
 /// How long states can be restored that are not the newest any more.
 pub(crate) const RETENTION_MS: u64 = 4 * 3_600_000;
+/// How often a list is read that is not what it should be.
+const READS: u32 = 3;
 /// How much longer their layers stay: somebody may be restoring from them.
 const GRACE_MS: u64 = 3_600_000;
 
@@ -40,6 +42,14 @@ pub(super) struct Chain {
 struct ChainList {
     version: u32,
     layers: Vec<Layer>,
+    /// See [`Sealed`].
+    crc32c: u32,
+}
+
+impl Sealed for ChainList {
+    fn seal(&mut self) -> &mut u32 {
+        &mut self.crc32c
+    }
 }
 
 /// One state that can be restored.
@@ -95,12 +105,10 @@ pub(super) fn archive(
     let list = ChainList {
         version: FORMAT_VERSION,
         layers: head.layers.clone(),
+        crc32c: 0,
     };
-    let body =
-        serde_json::to_vec(&list).map_err(|e| FsError::Meta(std::io::Error::other(e).into()))?;
-    let put = desk
-        .store
-        .put(&chain.key, Bytes::from(body), PutCondition::IfAbsent);
+    let body = sealed::write(&list).map_err(|e| FsError::Meta(std::io::Error::other(e).into()))?;
+    let put = desk.store.put(&chain.key, body, PutCondition::IfAbsent);
     desk.within(deadline, put)?;
     Ok(Some(chain))
 }
@@ -138,12 +146,20 @@ async fn delete(desk: &Desk, chain: &Chain) -> Result<(), StoreError> {
 }
 
 async fn read_list(desk: &Desk, key: &str) -> Result<Vec<Layer>, StoreError> {
-    let object = desk.store.get(key, None).await?;
     let damaged = |why: String| StoreError::Damaged {
         what: format!("{key}: {why}"),
     };
-    let list: ChainList =
-        serde_json::from_slice(&object.bytes).map_err(|error| damaged(error.to_string()))?;
+    let mut reads = 0;
+    let list: ChainList = loop {
+        let object = desk.store.get(key, None).await?;
+        reads += 1;
+        match sealed::read(&object.bytes) {
+            Ok(list) => break list,
+            // A body can be damaged on its way.
+            Err(why) if reads < READS => tracing::warn!(why, key, "a list is read again"),
+            Err(why) => return Err(damaged(why)),
+        }
+    };
     match list.version {
         FORMAT_VERSION => Ok(list.layers),
         other => Err(damaged(format!("it has version {other}"))),

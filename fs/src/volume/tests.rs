@@ -17,6 +17,7 @@ use crate::clock::{Clock, ManualClock};
 
 mod fsck;
 mod lease;
+mod loss;
 mod points;
 
 struct Machine {
@@ -514,14 +515,14 @@ fn a_volume_whose_place_was_taken_stops_publishing() {
     file(&volume, "f");
     volume.sync(LONG).unwrap();
     let head = machine.path("store/head.json");
-    let text = std::fs::read_to_string(&head).unwrap();
-    let nonce = serde_json::from_str::<serde_json::Value>(&text).unwrap()["nonce"].clone();
-    let taken = text.replace(nonce.as_str().unwrap(), "00000000000000aa");
+    let mut taken: Head = super::sealed::read(&std::fs::read(&head).unwrap()).unwrap();
+    taken.nonce = "00000000000000aa".into();
+    let taken = super::sealed::write(&taken).unwrap();
     std::fs::write(&head, &taken).unwrap();
     file(&volume, "g");
     let error = volume.sync(Duration::from_secs(5)).unwrap_err();
     assert!(error.to_string().contains("gone on without"), "{error}");
-    assert_eq!(std::fs::read_to_string(&head).unwrap(), taken);
+    assert_eq!(std::fs::read(&head).unwrap(), taken);
     volume.close().unwrap();
 }
 

@@ -19,6 +19,9 @@ const ZSTD_LEVEL: i32 = 3;
 /// Compressed bytes of one object. One request takes that in one go on any line that can be worked with.
 pub(super) const PART_BYTES: usize = 16 << 20;
 
+/// How often a part is read whose bytes are wrong.
+const READS: u32 = 3;
+
 /// Takes a part, key and bytes.
 type Put<'a> = &'a mut dyn FnMut(String, Bytes) -> Result<(), FsError>;
 
@@ -210,7 +213,20 @@ struct Fetched<'a> {
 }
 
 impl Fetched<'_> {
+    /// A body can be damaged on its way, so one that is wrong is read again.
     fn fetch(&self, part: &Part) -> Result<Bytes, OpenError> {
+        let mut read = self.fetch_once(part);
+        for _ in 1..READS {
+            match &read {
+                Err(OpenError::State(why)) => tracing::warn!(why, "a part is read again"),
+                _ => break,
+            }
+            read = self.fetch_once(part);
+        }
+        read
+    }
+
+    fn fetch_once(&self, part: &Part) -> Result<Bytes, OpenError> {
         let key = part_key(&self.layer.key, self.next as u64);
         let got = self.runtime.block_on(self.store.get(&key, None));
         let object = got.map_err(|error| match error {

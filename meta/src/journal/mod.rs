@@ -202,11 +202,12 @@ impl Journal {
         self.state.lock().files.len() as u64 * JOURNAL_FILE_BYTES
     }
 
-    /// Flushes every record that was appended before the call. The caller has flushed the data they name first.
+    /// Flushes every record that was appended before the call. They count as durable once [`Journal::note_durable`] says
+    /// so: the data they name has to be as well. Returns the last of them.
     ///
     /// # Errors
     /// A failed flush is final: the journal takes nothing more.
-    pub(crate) fn flush(&self, upto: Lsn) -> Result<()> {
+    pub(crate) fn flush(&self, upto: Lsn) -> Result<Lsn> {
         let _one = self.flushing.lock();
         let (files, upto) = {
             let mut state = self.state.lock();
@@ -230,9 +231,13 @@ impl Journal {
                 return Err(self.fail(format!("flushing the journal failed: {error}")));
             }
         }
+        Ok(upto)
+    }
+
+    /// Records up to `upto`, and the data they name, are on the disk.
+    pub(crate) fn note_durable(&self, upto: Lsn) {
         let mut state = self.state.lock();
         state.durable = state.durable.max(upto);
-        Ok(())
     }
 
     /// Refuses everything from now on.

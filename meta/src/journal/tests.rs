@@ -115,7 +115,7 @@ fn after_a_power_loss_only_what_was_not_flushed_may_be_missing() {
     let journal = ten(dir.path());
     damage(dir.path(), 1, nth(4) + 45);
     assert_eq!(replay(dir.path(), &OTHER_BOOT, 0).unwrap().1, Lsn(4));
-    journal.flush(Lsn(10)).unwrap();
+    journal.note_durable(journal.flush(Lsn(10)).unwrap());
     // The next record carries the news that ten are durable.
     append(&journal, &[11; 16]);
     let error = replay(dir.path(), &OTHER_BOOT, 0).unwrap_err();
@@ -181,7 +181,7 @@ fn three_files(dir: &Path) -> Journal {
 fn a_recycled_file_under_its_old_name_is_no_gap() {
     let dir = tempfile::tempdir().unwrap();
     let journal = three_files(dir.path());
-    journal.flush(Lsn(20)).unwrap();
+    journal.note_durable(journal.flush(Lsn(20)).unwrap());
     let covered = journal.state.lock().files[0].last;
     drop(journal);
     let header = JournalHeader {
@@ -233,7 +233,7 @@ fn half_a_spare_never_becomes_a_journal_file() {
     fs::write(&half, vec![0; 1 << 20]).unwrap();
     let journal = start(dir.path(), 0);
     append(&journal, &[1; 16]);
-    journal.flush(Lsn(1)).unwrap();
+    journal.note_durable(journal.flush(Lsn(1)).unwrap());
     drop(journal);
     assert_eq!(replay(dir.path(), &BOOT, 0).unwrap().1, Lsn(1));
     assert!(!half.exists());

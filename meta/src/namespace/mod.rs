@@ -23,6 +23,7 @@ use rustc_hash::FxHashSet;
 use crate::cache::Cache;
 use crate::checkpoint::Checkpointer;
 use crate::error::{MetaError, Result};
+use crate::flusher::Flusher;
 use crate::ids::{Ino, Lsn};
 use crate::journal::Journal;
 use crate::overlay::Overlay;
@@ -59,6 +60,8 @@ pub struct Namespace {
     pub(crate) checkpointer: Checkpointer,
     /// Held by the one thread that flushes for all who wait.
     pub(crate) group: Mutex<()>,
+    /// Used by that one.
+    pub(crate) flusher: Flusher,
     /// Writers that wait at a cap, woken by every checkpoint.
     pub(crate) room: (Mutex<()>, Condvar),
     pub(crate) inodes: AtomicI64,
@@ -137,10 +140,15 @@ impl Namespace {
         }
         // Whatever was acknowledged by now comes along: those who wait behind this flush need none of their own.
         let upto = self.journal.last();
-        if let Err(error) = self.barrier.flush() {
+        let (data, records) = match self.barrier.is_flushed() {
+            true => (Ok(()), self.journal.flush(upto)),
+            false => self.flusher.beside(|| self.journal.flush(upto)),
+        };
+        if let Err(error) = data {
             return Err(self.journal.fail(format!("flushing data failed: {error}")));
         }
-        self.journal.flush(upto)
+        self.journal.note_durable(records?);
+        Ok(())
     }
 
     /// A read-only mount may flush; one whose disk failed has nothing to promise.

@@ -9,6 +9,10 @@ use crate::rows::Place;
 struct NoBytes;
 
 impl DataBarrier for NoBytes {
+    fn is_flushed(&self) -> bool {
+        false
+    }
+
     fn flush(&self) -> std::io::Result<()> {
         Ok(())
     }
@@ -268,6 +272,10 @@ fn moving_a_directory_below_itself_is_refused() {
 struct Lost(u64);
 
 impl DataBarrier for Lost {
+    fn is_flushed(&self) -> bool {
+        false
+    }
+
     fn flush(&self) -> std::io::Result<()> {
         Ok(())
     }
