@@ -26,7 +26,7 @@ mod views;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -198,15 +198,37 @@ impl Volume {
             tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
         }
         self.stop_workers();
-        if let Some(keeper) = &self.keeper
-            && keeper.barred().is_none()
-            && let Err(error) = keeper.release(Instant::now() + RELEASE_DEADLINE)
-        {
-            tracing::warn!(%error, "the lease could not be given back; another machine has to wait for its end");
-        }
+        self.release();
         let closed = self.engine.ns.close();
         self.give_locks_back();
         Ok(closed?)
+    }
+
+    /// Gives the lease back, unless something is here that the store does not have: another machine would go on without
+    /// it at once.
+    fn release(&self) {
+        let Some(keeper) = self
+            .keeper
+            .as_ref()
+            .filter(|keeper| keeper.barred().is_none())
+        else {
+            return;
+        };
+        // From here on nothing is acknowledged.
+        if self.engine.ns.read_only().is_none() {
+            self.engine
+                .ns
+                .set_read_only(Some("it is being unmounted".into()));
+        }
+        if self.in_store.load(Ordering::Acquire) < self.engine.ns.acknowledged().0 {
+            tracing::warn!(
+                "the lease is kept for what is not in the store yet: mount here again, or wait for its end elsewhere"
+            );
+            return;
+        }
+        if let Err(error) = keeper.release(Instant::now() + RELEASE_DEADLINE) {
+            tracing::warn!(%error, "the lease could not be given back; another machine has to wait for its end");
+        }
     }
 
     /// Ends at once, as a crash would, but for the locks: for tests of recovery.

@@ -101,6 +101,23 @@ fn a_volume_that_is_held_is_refused_until_it_is_given_back() {
 }
 
 #[test]
+fn a_lease_is_kept_for_what_is_not_in_the_store() {
+    let bench = Bench::new();
+    let volume = bench.open("a", ASK).unwrap();
+    file(&volume, "kept");
+    let refused = FaultRule::on(Verb::Put, Fault::ErrorBefore(FaultKind::Denied)).prefix("meta/");
+    let rule = bench.store.add(refused);
+    volume.close().unwrap();
+    bench.store.remove(rule);
+    let error = bench.open("b", ASK).unwrap_err();
+    assert!(matches!(&error, OpenError::Held { .. }), "{error}");
+    let volume = bench.open("a", ASK).unwrap();
+    assert!(has(&volume, "kept"));
+    volume.close().unwrap();
+    bench.open("b", ASK).unwrap().close().unwrap();
+}
+
+#[test]
 fn a_state_takes_its_own_lease_back_at_once() {
     let bench = Bench::new();
     for round in 0..3 {
