@@ -1,12 +1,21 @@
-//! Text for people: sizes, times and the status of a volume.
+//! Text for people: sizes, times and the status of a volume; and JSON for programs.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde::Serialize;
 use weldrfs_control::{VerbStatus, VolumeStatus};
 
 use crate::failure::Failure;
+
+/// `value` as JSON, for programs.
+pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::system("cannot write JSON", &error))?;
+    text.push('\n');
+    Ok(text)
+}
 
 /// Writes `text` to stdout. A reader that has seen enough is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {

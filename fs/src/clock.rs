@@ -12,6 +12,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Nanoseconds since 1970.
     fn now_ns(&self) -> i64;
 
+    /// Milliseconds since 1970; 0 before.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now_ns() / 1_000_000).unwrap_or(0)
+    }
+
     /// Nanoseconds since some moment, on a clock that nobody sets and that goes on while the machine sleeps.
     fn boot_ns(&self) -> i64 {
         boot_ns()

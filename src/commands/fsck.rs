@@ -49,9 +49,7 @@ pub(crate) fn run(
 
 fn shown(checked: &Checked, deep: bool, as_json: bool) -> Result<String, Failure> {
     if as_json {
-        let text = serde_json::to_string_pretty(checked)
-            .map_err(|error| Failure::system("cannot write JSON", &error))?;
-        return Ok(format!("{text}\n"));
+        return report::json(checked);
     }
     let line = |found: &Found| format!("{}: {}\n", found.invariant, found.detail);
     let findings: String = checked.findings.iter().map(line).collect();

@@ -60,9 +60,7 @@ pub(crate) fn run(
 
 fn listing(points: &[Point], as_json: bool) -> Result<String, Failure> {
     if as_json {
-        let text = serde_json::to_string_pretty(points)
-            .map_err(|error| Failure::system("cannot write JSON", &error))?;
-        return Ok(format!("{text}\n"));
+        return report::json(points);
     }
     if points.is_empty() {
         return Ok("nothing was published yet\n".into());

@@ -36,7 +36,7 @@ fn one(path: &Path, as_json: bool, registry: &Registry) -> Result<(), Failure> {
         .status()
         .map_err(|error| api_failure("no status", &error))?;
     if as_json {
-        print(&json(&status)?)
+        print(&report::json(&status)?)
     } else {
         print(&report::volume(&status))
     }
@@ -45,7 +45,7 @@ fn one(path: &Path, as_json: bool, registry: &Registry) -> Result<(), Failure> {
 fn all(as_json: bool, registry: &Registry) -> Result<(), Failure> {
     let listed: Vec<Listed> = registry.records().iter().map(list).collect();
     if as_json {
-        print(&json(&listed)?)
+        print(&report::json(&listed)?)
     } else {
         print(&table(&listed))
     }
@@ -111,13 +111,6 @@ fn table(listed: &[Listed]) -> String {
     text
 }
 
-fn json(value: &impl Serialize) -> Result<String, Failure> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::system("cannot write JSON", &error))?;
-    text.push('\n');
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +137,8 @@ mod tests {
             text.contains("/mnt/v") && text.contains("not running"),
             "{text}"
         );
-        let value: serde_json::Value = serde_json::from_str(&json(&listed).unwrap()).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&report::json(&listed).unwrap()).unwrap();
         assert_eq!(value[0]["running"], false);
         assert!(value[0]["status"].is_null());
     }

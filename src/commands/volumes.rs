@@ -136,9 +136,7 @@ fn ask(source: &Source) -> Result<String, Failure> {
 
 fn listing(found: &[Listed], as_json: bool) -> Result<String, Failure> {
     if as_json {
-        let text = serde_json::to_string_pretty(found)
-            .map_err(|error| Failure::system("cannot write JSON", &error))?;
-        return Ok(format!("{text}\n"));
+        return report::json(found);
     }
     if found.is_empty() {
         return Ok("no volumes there\n".into());

@@ -94,7 +94,7 @@ pub(super) fn for_writing(
         if let (Some(seen), true) = (&seen, standing != Standing::Newest) {
             bring_home(&desk, folders, &seen.head)?;
         }
-        let now_ms = u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0);
+        let now_ms = clock.now_ms();
         let lease = holder.lease(now_ms, false);
         let head = next_epoch(seen.as_ref().map(|seen| &seen.head), lease, now_ms);
         let sent_ns = clock.boot_ns();

@@ -122,7 +122,7 @@ fn is_ours(key: &str) -> bool {
         || PackId::from_object_key(key).is_some()
 }
 
-fn patient(source: &Source, runtime: &Handle) -> Result<RetryStore, OpenError> {
+pub(super) fn patient(source: &Source, runtime: &Handle) -> Result<RetryStore, OpenError> {
     let store = Place::open(source, runtime)?.store;
     Ok(RetryStore::new(store, RetrySettings::default()))
 }

@@ -191,7 +191,7 @@ pub(crate) struct Keeper {
     sent_ns: AtomicI64,
     /// What was acknowledged when the lease was last looked after and renewed.
     acknowledged: AtomicU64,
-    epoch: AtomicU64,
+    epoch: u64,
     bar: Mutex<Option<Bar>>,
     /// Rung when something became of a renewal.
     bell: Condvar,
@@ -211,7 +211,7 @@ impl Keeper {
             desk,
             holder,
             clock,
-            epoch: AtomicU64::new(seen.head.epoch),
+            epoch: seen.head.epoch,
             newest: Mutex::new(Some(seen)),
             until_ns: AtomicI64::new(0),
             sent_ns: AtomicI64::new(sent_ns),
@@ -230,7 +230,7 @@ impl Keeper {
     }
 
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+        self.epoch
     }
 
     /// How long the lease holds yet; `None` when it does so for ever.
@@ -247,10 +247,6 @@ impl Keeper {
             Some(Bar::Unreachable) if !self.holds() => Some(ENDED),
             _ => None,
         }
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.clock.now_ns() / 1_000_000).unwrap_or(0)
     }
 
     fn extend(&self, sent_ns: i64) {
@@ -288,7 +284,7 @@ impl Keeper {
         }
     }
 
-    /// Replaces the head by what `change` makes of it, which renews the lease. Returns the head before and the new one.
+    /// Replaces the head by what `change` makes of it, which renews the lease.
     ///
     /// # Errors
     /// [`FsError::Foreign`] when somebody else has put one: nothing is written from then on. [`FsError::Store`] and
@@ -298,7 +294,7 @@ impl Keeper {
         deadline: Instant,
         released: bool,
         change: impl Fn(&Head) -> Head,
-    ) -> Result<(Head, Head), FsError> {
+    ) -> Result<(), FsError> {
         let newest = self.newest.try_lock_until(deadline);
         let mut newest =
             newest.ok_or(FsError::Late("another request for the head is under way"))?;
@@ -309,16 +305,15 @@ impl Keeper {
             };
             let head = Head {
                 nonce: nonce(),
-                lease: Some(self.holder.lease(self.now_ms(), released)),
+                lease: Some(self.holder.lease(self.clock.now_ms(), released)),
                 ..change(&seen.head)
             };
             let sent_ns = self.clock.boot_ns();
             match self.desk.put(head, Some(&seen), deadline) {
                 Ok(now) => {
-                    let heads = (seen.head, now.head.clone());
                     *newest = Some(now);
                     self.extend(sent_ns);
-                    return Ok(heads);
+                    return Ok(());
                 }
                 // An earlier put of ours may have arrived after it was given up; only somebody else's ends this.
                 Err(FsError::Store(StoreError::PreconditionFailed { .. })) => {}
@@ -376,7 +371,7 @@ impl Keeper {
 
     /// Gives the lease back, so that another machine need not wait for its end.
     pub(super) fn release(&self, deadline: Instant) -> Result<(), FsError> {
-        self.replace(deadline, true, Head::clone).map(drop)
+        self.replace(deadline, true, Head::clone)
     }
 }
 

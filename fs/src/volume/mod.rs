@@ -8,6 +8,7 @@ mod head;
 mod inventory;
 mod keeper;
 mod layer;
+mod layers;
 mod layout;
 mod lineage;
 mod open;
@@ -31,7 +32,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use weldrfs_blockstore::{CountingStore, RetryStore};
+use weldrfs_blockstore::CountingStore;
 use weldrfs_meta::MetaError;
 
 use crate::awake::Awake;
@@ -108,7 +109,6 @@ pub struct Volume {
     pub(crate) marker: Marker,
     pub(crate) state_dir: PathBuf,
     pub(crate) store: Arc<CountingStore>,
-    pub(crate) retrying: Arc<RetryStore>,
     pub(crate) packer: Arc<Packer>,
     pub(crate) staging_limit_bytes: u64,
     /// Last operation that the store alone can restore.

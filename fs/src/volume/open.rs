@@ -80,7 +80,7 @@ impl Volume {
             // A directory always keeps its conditions.
             unconditional: config.trust_store && config.source.directory().is_none(),
         };
-        let now_ms = u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0);
+        let now_ms = clock.now_ms();
         views::tidy(&base.join(&marker.volume));
         let view = match config.at_ms {
             Some(at_ms) => Some(View::of(&desk, at_ms, now_ms)?),
@@ -154,7 +154,6 @@ impl Volume {
             marker,
             state_dir: folders.state,
             store,
-            retrying,
             packer,
             staging_limit_bytes,
             in_store: AtomicU64::new(in_store),
@@ -261,10 +260,7 @@ fn find_or_make(
         return Err(OpenError::NoVolume(name));
     }
     let id = PackId::random(&mut SmallRng::from_os_rng());
-    let marker = Marker::new(
-        id.to_string(),
-        u64::try_from(clock.now_ns() / 1_000_000).unwrap_or(0),
-    );
+    let marker = Marker::new(id.to_string(), clock.now_ms());
     runtime.block_on(marker.put(store))?;
     place.check_rights(store, &marker, config.trust_store, runtime)?;
     Ok(marker)

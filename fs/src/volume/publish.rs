@@ -3,22 +3,15 @@
 //! Data goes first: a head never names what is not there. A cut that could not be brought to the store is dropped; the
 //! next one has all that it had.
 
-use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-use weldrfs_blockstore::{ObjectStore, PutCondition};
-use weldrfs_meta::Packed;
-
 use super::figures::SyncReport;
 use super::head::{Head, Layer};
-use super::keeper::Keeper;
-use super::layer::{self, Header};
-use super::pages::{self, PageTable, Taken};
+use super::layer::Header;
+use super::layers;
+use super::pages::{self, PageTable};
 use super::points::{self, Chain};
-use super::transfer;
 use super::{Volume, note_trouble};
 use crate::error::FsError;
 
@@ -73,7 +66,7 @@ impl Volume {
         let keeper = self.keeper()?;
         // Before anything is put: whoever has lost the volume leaves nothing behind in it.
         let newest = keeper.newest(deadline)?.head;
-        let now_ms = u64::try_from(self.engine.clock.now_ns() / 1_000_000).unwrap_or(0);
+        let now_ms = self.engine.clock.now_ms();
         let before = newest
             .layers
             .last()
@@ -95,7 +88,21 @@ impl Volume {
             .packer
             .pack_listed(&mut turn, &taken.in_segments, deadline)?;
         drop(turn);
-        let layer = self.ship_layer(keeper, &taken, &packed, now_ms, deadline)?;
+        let header = Header {
+            page_bytes: taken.page_bytes,
+            pages_after: taken.table.pages(),
+            lsn: taken.lsn.0,
+        };
+        let (table, spool) = (&taken.table, &taken.spool);
+        let layer = layers::put(
+            &keeper.desk,
+            header,
+            table,
+            spool,
+            &packed,
+            now_ms,
+            deadline,
+        )?;
         taken.table.save(&self.state_dir).map_err(io)?;
         // Whoever renewed the lease meanwhile has left the layers as they were: only this thread changes them.
         let chain = match is_delta {
@@ -112,37 +119,6 @@ impl Volume {
         self.in_store.store(taken.lsn.0, Ordering::Release);
         *self.behind_since.lock() = None;
         Ok(())
-    }
-
-    fn ship_layer(
-        &self,
-        keeper: &Keeper,
-        taken: &Taken,
-        packed: &[Packed],
-        now_ms: u64,
-        deadline: Instant,
-    ) -> Result<Layer, FsError> {
-        let header = Header {
-            page_bytes: taken.page_bytes,
-            pages_after: taken.table.pages(),
-            lsn: taken.lsn.0,
-        };
-        let nonce: u64 = SmallRng::from_os_rng().random();
-        let key = format!("meta/{:016x}-{nonce:016x}", taken.lsn.0);
-        let mut put = |key: String, part| {
-            let put = self.retrying.put(&key, part, PutCondition::IfAbsent);
-            keeper.desk.within(deadline, put).map(drop)
-        };
-        let write = |out: &mut dyn Write| layer::encode(header, &taken.spool, packed, out);
-        let shipped = transfer::ship(&key, write, &mut put)?;
-        Ok(Layer {
-            key,
-            lsn: taken.lsn.0,
-            created_ms: now_ms,
-            bytes: shipped.bytes,
-            parts: shipped.parts,
-            image: taken.table.image(),
-        })
     }
 }
 

@@ -3,21 +3,24 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use weldrfs_blockstore::{ObjectStore, PutCondition, RetrySettings, RetryStore, StoreError};
+use weldrfs_blockstore::{ObjectStore, StoreError};
 
 use super::admission::check_free;
 use super::head::{Head, Layer, Seen, read_head};
+use super::inventory::patient;
 use super::keeper::{Desk, Holder, LeaseTerm, nonce};
-use super::layer::{self, Header, Spool};
+use super::layer::{Header, Spool};
+use super::layers;
 use super::layout::{MARKER_KEY, Marker};
 use super::open_error::OpenError;
 use super::pages::PageTable;
-use super::place::{Place, Source};
+use super::place::Source;
 use super::points::{self, RestorePoint};
 use super::transfer;
+use crate::clock::{Clock, SystemClock};
 use crate::error::FsError;
 
 /// How long the requests of one restore may take beside fetching and putting metadata.
@@ -116,25 +119,7 @@ fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenEr
         lsn: wanted.lsn,
     };
     let deadline = Instant::now() + SHIP_DEADLINE;
-    let key = format!("meta/{:016x}-{}", wanted.lsn, nonce());
-    let mut put = |key: String, part| {
-        let put = desk.store.put(&key, part, PutCondition::IfAbsent);
-        desk.within(deadline, put).map(drop)
-    };
-    let shipped = transfer::ship(
-        &key,
-        |out| layer::encode(header, &spool, &[], out),
-        &mut put,
-    )
-    .map_err(failed)?;
-    Ok(Layer {
-        key,
-        lsn: wanted.lsn,
-        created_ms: now_ms(),
-        bytes: shipped.bytes,
-        parts: shipped.parts,
-        image: table.image(),
-    })
+    layers::put(desk, header, &table, &spool, &[], now_ms(), deadline).map_err(failed)
 }
 
 /// The head of the volume, if it has one.
@@ -153,9 +138,8 @@ pub(super) fn volume(desk: &Desk) -> Result<Option<Seen>, OpenError> {
 
 /// A way to a store for commands that have no local state but a folder for what they need on the way.
 pub(super) fn look(source: &Source, folder: &Path, runtime: &Handle) -> Result<Desk, OpenError> {
-    let store = Place::open(source, runtime)?.store;
     Ok(Desk {
-        store: Arc::new(RetryStore::new(store, RetrySettings::default())),
+        store: Arc::new(patient(source, runtime)?),
         runtime: runtime.clone(),
         state_dir: folder.to_owned(),
         unconditional: false,
@@ -170,6 +154,5 @@ fn failed(error: FsError) -> OpenError {
 }
 
 fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    SystemClock.now_ms()
 }

@@ -32,11 +32,9 @@ impl View {
         Folders::below(&base.join(volume).join(format!("{VIEW_PREFIX}{name}")))
     }
 
-    /// Fetches its metadata, unless it is there from before.
+    /// Fetches its metadata. What a former mount had of it is gone: see [`tidy`].
     pub(super) fn bring_home(&self, desk: &Desk, folders: &Folders) -> Result<Admitted, OpenError> {
-        if !folders.has_metadata() {
-            bring_home(desk, folders, &self.0)?;
-        }
+        bring_home(desk, folders, &self.0)?;
         Ok(Admitted {
             in_store: self.0.lsn,
             keeper: None,
