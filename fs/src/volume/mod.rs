@@ -191,11 +191,14 @@ impl Volume {
         if self.locks.lock().is_none() {
             return Ok(());
         }
-        if !self.read_only
-            && self.engine.ns.read_only().is_none()
-            && let Err(error) = self.sync(CLOSE_UPLOAD)
-        {
-            tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
+        if !self.read_only && self.engine.ns.read_only().is_none() {
+            // Before the sync: what is acknowledged during it would be missing from what it brings to the store.
+            self.engine
+                .ns
+                .set_read_only(Some("it is being unmounted".into()));
+            if let Err(error) = self.sync(CLOSE_UPLOAD) {
+                tracing::warn!(%error, "not everything is in the store; it is kept locally and goes up at the next mount");
+            }
         }
         self.stop_workers();
         self.release();
@@ -214,12 +217,6 @@ impl Volume {
         else {
             return;
         };
-        // From here on nothing is acknowledged.
-        if self.engine.ns.read_only().is_none() {
-            self.engine
-                .ns
-                .set_read_only(Some("it is being unmounted".into()));
-        }
         if self.in_store.load(Ordering::Acquire) < self.engine.ns.acknowledged().0 {
             tracing::warn!(
                 "the lease is kept for what is not in the store yet: mount here again, or wait for its end elsewhere"

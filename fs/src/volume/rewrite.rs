@@ -17,7 +17,8 @@ pub(super) fn round(engine: &Engine) {
     for ino in engine.ns.take_fragmented() {
         match rewrite(engine, ino) {
             Ok(windows) => tracing::debug!(%ino, windows, "brought the runs of a file together"),
-            Err(FsError::Meta(MetaError::NotFound)) => {}
+            // It was deleted; or the volume is being closed, and a later write to it notes it again.
+            Err(FsError::Meta(MetaError::NotFound | MetaError::ReadOnly(_))) => {}
             Err(error) => tracing::warn!(%ino, %error, "could not rewrite a file with many runs"),
         }
     }

@@ -118,6 +118,31 @@ fn a_lease_is_kept_for_what_is_not_in_the_store() {
 }
 
 #[test]
+fn what_is_written_up_to_the_close_is_in_the_store_and_keeps_no_lease() {
+    for round in 0..8 {
+        let bench = Bench::new();
+        let volume = bench.open("a", ASK).unwrap();
+        // The close falls into the middle of it: a sync takes this long at least.
+        let slow = FaultRule::on(Verb::Put, Fault::Delay(Duration::from_millis(20)));
+        bench.store.add(slow);
+        let made = std::thread::scope(|scope| {
+            let volume = &*volume;
+            let writer = scope.spawn(move || {
+                (0..)
+                    .take_while(|i| make(volume, &format!("f{i}")).is_ok())
+                    .count()
+            });
+            std::thread::sleep(Duration::from_millis(round * 5));
+            volume.close().unwrap();
+            writer.join().unwrap()
+        });
+        let other = bench.open("b", ASK).unwrap();
+        assert!((0..made).all(|i| has(&other, &format!("f{i}"))));
+        other.close().unwrap();
+    }
+}
+
+#[test]
 fn a_state_takes_its_own_lease_back_at_once() {
     let bench = Bench::new();
     for round in 0..3 {
