@@ -1,4 +1,4 @@
-//! What only root may ask of the kernel: dropping its caches, and read-ahead.
+//! What is asked of the kernel: dropping its caches, read-ahead, what the disks do.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -17,6 +17,24 @@ pub(crate) fn drop_caches() -> Result<()> {
     std::fs::write(FILE, "3").at(FILE)
 }
 
+/// Sectors that all disks have read, written and discarded; `None` where the kernel does not say.
+pub(crate) fn disk_work() -> Option<u64> {
+    let stats = std::fs::read_to_string("/proc/diskstats").ok()?;
+    Some(stats.lines().map(sectors).sum())
+}
+
+/// Fields as in the kernel's Documentation/admin-guide/iostats.rst.
+fn sectors(line: &str) -> u64 {
+    const READ: usize = 5;
+    const WRITTEN: usize = 9;
+    const DISCARDED: usize = 16;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    [READ, WRITTEN, DISCARDED]
+        .iter()
+        .filter_map(|at| fields.get(*at)?.parse::<u64>().ok())
+        .sum()
+}
+
 /// Raises the kernel's read-ahead of a FUSE mount. A hint: failing to give it is no error.
 pub(crate) fn raise_read_ahead(mount: &Path, kib: &str) {
     if let Ok(found) = std::fs::metadata(mount) {
@@ -26,5 +44,18 @@ pub(crate) fn raise_read_ahead(mount: &Path, kib: &str) {
         );
         let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
         let _ = std::fs::write(path, kib);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sectors_are_read_from_old_and_new_kernels() {
+        let new = " 254 0 vda 4 5 600 3 4 2 70 1 0 7 4 1 6 8000 1 2 3";
+        assert_eq!(sectors(new), 600 + 70 + 8000);
+        let old = " 254 0 vda 4 5 600 3 4 2 70 1 0 7 4";
+        assert_eq!(sectors(old), 600 + 70);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
 
@@ -21,6 +21,12 @@ use crate::{peers, sys};
 pub(crate) const MOUNTPOINT: &str = "mnt";
 const SETTLE_DEADLINE: Duration = Duration::from_secs(600);
 const REMOVE_DEADLINE: Duration = Duration::from_secs(600);
+/// The disk is quiet when it has read and written next to nothing for so long; it is not waited for longer than that.
+const QUIET: Duration = Duration::from_secs(3);
+const QUIET_DEADLINE: Duration = Duration::from_secs(120);
+const QUIET_LOOK: Duration = Duration::from_millis(250);
+/// 512 KiB between two looks.
+const QUIET_SECTORS: u64 = 1024;
 /// Read-ahead that WeldrFS asks for; the floor gets the same.
 const READ_AHEAD_KIB: &str = "1024";
 
@@ -55,7 +61,7 @@ impl Turn {
         let folder = ground.turn();
         remove(&folder)?;
         std::fs::create_dir_all(&folder).at(&folder)?;
-        run(&mut Command::new("sync"), SETTLE_DEADLINE)?;
+        settle()?;
         let store = start_store(&target.base, ground, &folder)?;
         let setting = Setting {
             places: &ground.places,
@@ -123,6 +129,24 @@ impl Drop for Turn {
         // Before the store it writes to.
         drop(self.mounted.take());
     }
+}
+
+/// Waits until what others have left is written and the disk has nothing to do: deleting what a turn wrote goes on behind
+/// a sync.
+fn settle() -> Result<()> {
+    run(&mut Command::new("sync"), SETTLE_DEADLINE)?;
+    let began = Instant::now();
+    let mut quiet_since = began;
+    let mut before = sys::disk_work();
+    while quiet_since.elapsed() < QUIET && began.elapsed() < QUIET_DEADLINE {
+        std::thread::sleep(QUIET_LOOK);
+        let now = sys::disk_work();
+        if now.is_none_or(|now| before.is_none_or(|before| now > before + QUIET_SECTORS)) {
+            quiet_since = Instant::now();
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 fn start_store(base: &Base, ground: &Ground, folder: &Path) -> Result<Option<Store>> {
