@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{mount, restore, umount, volumes};
+use crate::commands::{fsck, mount, restore, umount, volumes};
 use crate::{moment, options};
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -49,8 +49,13 @@ pub(crate) enum Invocation {
     },
     Fsck {
         store: volumes::Store,
-        deep: bool,
+        request: fsck::Request,
+    },
+    Gc {
+        store: volumes::Store,
+        dry_run: bool,
         as_json: bool,
+        state_dir: Option<PathBuf>,
     },
     Restore {
         store: volumes::Store,
@@ -90,8 +95,10 @@ enum Command {
     Volumes(VolumesCommand),
     /// List the states that a volume can go back to, or go back to one
     Restore(RestoreArgs),
-    /// Check whether a volume in a store is whole; changes nothing
+    /// Check whether a volume is whole, in its store or in the local state; repairs nothing
     Fsck(FsckArgs),
+    /// Delete from the store what nothing needs any more; a mount does so every hour
+    Gc(GcArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,12 +149,29 @@ struct RestoreArgs {
 struct FsckArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Read everything: every pack, and every restore point
+    /// Check the local state on this machine instead, while the volume is not mounted
+    #[arg(long)]
+    local: bool,
+    /// Read everything: every pack and every restore point; of the local state everything that is not in packs yet
     #[arg(long)]
     deep: bool,
     /// Answer with JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct GcArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Only say what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+    /// Answer with JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateDir,
 }
 
 fn moment_of(text: &str) -> Result<u64, String> {
@@ -355,10 +379,19 @@ impl From<Command> for Invocation {
                 request: volumes::Request::Destroy { id },
                 state_dir: state.state_dir,
             },
-            Command::Fsck(FsckArgs { store, deep, json }) => Self::Fsck {
-                store: store.into(),
-                deep,
-                as_json: json,
+            Command::Fsck(fsck) => Self::Fsck {
+                store: fsck.store.into(),
+                request: fsck::Request {
+                    local: fsck.local,
+                    deep: fsck.deep,
+                    as_json: fsck.json,
+                },
+            },
+            Command::Gc(gc) => Self::Gc {
+                store: gc.store.into(),
+                dry_run: gc.dry_run,
+                as_json: gc.json,
+                state_dir: gc.state.state_dir,
             },
             Command::Restore(restore) => Self::Restore {
                 store: restore.store.into(),

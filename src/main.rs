@@ -76,11 +76,13 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             request,
             state_dir,
         } => commands::restore::run(&store, &request, &registry(state_dir), environment),
-        Invocation::Fsck {
+        Invocation::Fsck { store, request } => commands::fsck::run(&store, request, environment),
+        Invocation::Gc {
             store,
-            deep,
+            dry_run,
             as_json,
-        } => commands::fsck::run(&store, deep, as_json, environment),
+            state_dir,
+        } => commands::gc::run(&store, dry_run, as_json, &registry(state_dir), environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use weldrfs_control::{
-    Behind, CacheStatus, DropReport, LastError, LsnStatus, StoreStatus, SyncReport, VerbStatus,
-    VolumeIdentity, VolumeStatus,
+    Behind, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus, StoreStatus,
+    SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
 };
 
 use crate::bucket::{BucketAccess, Keys};
@@ -30,39 +30,15 @@ const THREADS_AUTO: std::ops::RangeInclusive<usize> = 2..=8;
 pub(crate) struct OpenVolume(Arc<weldrfs_fs::Volume>);
 
 impl OpenVolume {
-    /// Opens the volume of `plan`, and creates it on first use. May replay a journal, so it may take seconds.
-    pub(crate) fn open(plan: &Plan, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
-        let options = &plan.options;
-        let config = weldrfs_fs::VolumeConfig {
-            source: engine_source(&plan.source, plan.access.as_ref())?,
-            state_base: plan.state_base.clone(),
-            cache_dir: options.cache_dir.clone(),
-            cache_bytes: options.cache_bytes,
-            frame_cache_bytes: options.frame_cache_bytes,
-            free_floor_ratio: options.free_space_ratio,
-            staging_limit_bytes: options.staging_limit_bytes,
-            checkpoint_interval: options.checkpoint_interval,
-            read_deadline: options.read_deadline,
-            read_only: options.read_only,
-            max_uploads: options.max_uploads,
-            upload_delay: options.upload_delay,
-            trust_store: !options.conditional_writes,
-            store_wait: match (options.writeback, options.fsync_remote) {
-                (false, _) => weldrfs_fs::StoreWait::FsyncAndClose,
-                (true, true) => weldrfs_fs::StoreWait::Fsync,
-                (true, false) => weldrfs_fs::StoreWait::Never,
-            },
-            lease: match options.lease_ends {
-                true => weldrfs_fs::LeaseTerm::Auto,
-                false => weldrfs_fs::LeaseTerm::Manual,
-            },
-            claim: weldrfs_fs::Claim {
-                take_over: options.take_over,
-                set_aside: options.keep_diverged,
-            },
-            divergent: options.divergent.clone(),
-            at_ms: options.at_ms,
-        };
+    /// Opens a volume, and creates it on first use. May replay a journal, so it may take seconds.
+    pub(crate) fn open(
+        source: &Source,
+        access: Option<&BucketAccess>,
+        options: &MountOptions,
+        state_base: &Path,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, Failure> {
+        let config = volume_config(source, access, options, state_base)?;
         let clock: Arc<dyn weldrfs_fs::Clock> = match options.kernel_writeback {
             // The kernel then stamps writes itself.
             true => Arc::new(
@@ -72,10 +48,7 @@ impl OpenVolume {
             false => Arc::new(weldrfs_fs::SystemClock),
         };
         let volume = weldrfs_fs::Volume::open_with(config, runtime, clock).map_err(|error| {
-            Failure::Mount(format!(
-                "cannot open the volume {}: {error}",
-                plan.source.text
-            ))
+            Failure::Mount(format!("cannot open the volume {}: {error}", source.text))
         })?;
         Ok(Self(volume))
     }
@@ -162,12 +135,68 @@ impl OpenVolume {
         }
     }
 
+    /// Collects garbage. The message says why it stopped.
+    pub(crate) fn gc(&self, dry_run: bool) -> Result<GcReport, String> {
+        let report = self.0.gc(dry_run).map_err(|error| error.to_string())?;
+        let amount = |amount: weldrfs_fs::Amount| GcAmount {
+            objects: amount.objects,
+            bytes: amount.bytes,
+        };
+        Ok(GcReport {
+            used: amount(report.used),
+            marked: amount(report.marked),
+            waiting: amount(report.waiting),
+            deleted: amount(report.deleted),
+            rewritten: amount(report.rewritten),
+            unnamed: amount(report.unnamed),
+        })
+    }
+
     /// Flushes everything locally and ends the volume's threads.
     pub(crate) fn close(&self) -> Result<(), Failure> {
         self.0
             .close()
             .map_err(|error| Failure::system("the volume did not close cleanly", &error))
     }
+}
+
+/// What the engine opens a volume with.
+fn volume_config(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    options: &MountOptions,
+    state_base: &Path,
+) -> Result<weldrfs_fs::VolumeConfig, Failure> {
+    Ok(weldrfs_fs::VolumeConfig {
+        source: engine_source(source, access)?,
+        state_base: state_base.to_owned(),
+        cache_dir: options.cache_dir.clone(),
+        cache_bytes: options.cache_bytes,
+        frame_cache_bytes: options.frame_cache_bytes,
+        free_floor_ratio: options.free_space_ratio,
+        staging_limit_bytes: options.staging_limit_bytes,
+        checkpoint_interval: options.checkpoint_interval,
+        read_deadline: options.read_deadline,
+        read_only: options.read_only,
+        max_uploads: options.max_uploads,
+        upload_delay: options.upload_delay,
+        trust_store: !options.conditional_writes,
+        store_wait: match (options.writeback, options.fsync_remote) {
+            (false, _) => weldrfs_fs::StoreWait::FsyncAndClose,
+            (true, true) => weldrfs_fs::StoreWait::Fsync,
+            (true, false) => weldrfs_fs::StoreWait::Never,
+        },
+        lease: match options.lease_ends {
+            true => weldrfs_fs::LeaseTerm::Auto,
+            false => weldrfs_fs::LeaseTerm::Manual,
+        },
+        claim: weldrfs_fs::Claim {
+            take_over: options.take_over,
+            set_aside: options.keep_diverged,
+        },
+        divergent: options.divergent.clone(),
+        at_ms: options.at_ms,
+    })
 }
 
 /// A store, as the engine wants it.
@@ -206,6 +235,18 @@ pub(crate) fn find_volumes(
     Ok(found.into_iter().map(listed).collect())
 }
 
+/// Fails unless there is a volume.
+pub(crate) fn check_volume(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let engine = engine_source(source, access)?;
+    weldrfs_fs::restore_points(&engine, runtime.handle())
+        .map(drop)
+        .map_err(|error| Failure::system("cannot use the volume", &error))
+}
+
 /// The states that a volume can go back to, oldest first.
 pub(crate) fn restore_points(
     source: &Source,
@@ -233,6 +274,21 @@ pub(crate) fn restore_to(
         .map_err(|error| Failure::system("cannot restore the volume", &error))
 }
 
+/// Whether the local state of a volume is whole.
+pub(crate) fn fsck_local(
+    source: &Source,
+    access: Option<&BucketAccess>,
+    options: &MountOptions,
+    state_base: &Path,
+    deep: bool,
+    runtime: &Runtime,
+) -> Result<Checked, Failure> {
+    let config = volume_config(source, access, options, state_base)?;
+    weldrfs_fs::fsck_local(&config, deep, runtime.handle())
+        .map(checked)
+        .map_err(|error| Failure::system("cannot check the local state", &error))
+}
+
 /// Whether a volume in a store is whole.
 pub(crate) fn fsck(
     source: &Source,
@@ -241,9 +297,13 @@ pub(crate) fn fsck(
     runtime: &Runtime,
 ) -> Result<Checked, Failure> {
     let engine = engine_source(source, access)?;
-    let report = weldrfs_fs::fsck(&engine, deep, &std::env::temp_dir(), runtime.handle())
-        .map_err(|error| Failure::system("cannot check the volume", &error))?;
-    Ok(Checked {
+    weldrfs_fs::fsck(&engine, deep, &std::env::temp_dir(), runtime.handle())
+        .map(checked)
+        .map_err(|error| Failure::system("cannot check the volume", &error))
+}
+
+fn checked(report: weldrfs_fs::FsckReport) -> Checked {
+    Checked {
         inodes: report.inodes,
         extents: report.extents,
         packs: report.packs,
@@ -258,7 +318,7 @@ pub(crate) fn fsck(
                 detail: found.detail,
             })
             .collect(),
-    })
+    }
 }
 
 fn shown(point: weldrfs_fs::RestorePoint) -> Point {

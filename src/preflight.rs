@@ -53,16 +53,7 @@ impl Plan {
         options: MountOptions,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let state_base = options
-            .state_dir
-            .clone()
-            .or_else(|| environment.state_base.clone())
-            .ok_or_else(|| {
-                Failure::Invocation(
-                    "no folder for local state: set HOME or WELDR_ENV_VOL, or use -o state_dir=DIR"
-                        .into(),
-                )
-            })?;
+        let state_base = state_base(&options, environment)?;
         let access = match &source.place {
             Place::Directory(_) => None,
             Place::Bucket { bucket, prefix } => Some(BucketAccess::resolve(
@@ -98,6 +89,22 @@ impl Plan {
             access,
         })
     }
+}
+
+/// Where local state is kept.
+pub(crate) fn state_base(
+    options: &MountOptions,
+    environment: &Environment,
+) -> Result<PathBuf, Failure> {
+    let given = options.state_dir.clone();
+    given
+        .or_else(|| environment.state_base.clone())
+        .ok_or_else(|| {
+            Failure::Invocation(
+                "no folder for local state: set HOME or WELDR_ENV_VOL, or use -o state_dir=DIR"
+                    .into(),
+            )
+        })
 }
 
 /// `allow_other` and `allow_root` are the administrator's to permit, unless root mounts.

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use weldrfs_control::{API_VERSION, ApiError, DropReport, SyncReport, VolumeApi, VolumeStatus};
+use weldrfs_control::{
+    API_VERSION, ApiError, DropReport, GcReport, SyncReport, VolumeApi, VolumeStatus,
+};
 
 use crate::mounting::OpenVolume;
 use crate::preflight::Plan;
@@ -81,6 +83,15 @@ impl VolumeApi for VolumeService {
     async fn drop_caches(&self) -> Result<DropReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.drop_caches()).await
+    }
+
+    async fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError> {
+        let volume = self.volume.clone();
+        let collected = blocking(move || volume.gc(dry_run)).await?;
+        collected.map_err(|why| {
+            tracing::warn!(why, "a round of gc did not end");
+            ApiError::Internal(why)
+        })
     }
 }
 

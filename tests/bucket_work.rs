@@ -1,7 +1,7 @@
 //! Real work on a bucket behind a line with latency and limited bandwidth: a day's coding, an install read back by
 //! another machine, and more data than the store takes in time.
 //!
-//! `WELDRFS_CODING_SIZE=full` takes the large inputs.
+//! `WELDRFS_CODING_SIZE=full` takes the large inputs, `WELDRFS_RESTORE_FILES` more files for another machine to find.
 
 #[cfg(test)]
 #[path = "support/s3_server/mod.rs"]
@@ -150,6 +150,77 @@ mod tests {
         println!(
             "another machine reads all ({gone:.1?}): {}",
             between(&before, &volume.status())
+        );
+        volume.unmount();
+    }
+
+    /// Writes files of a line each, a thousand to a folder.
+    fn write_files(root: &Path, files: u64) {
+        for n in 0..files {
+            let folder = root.join(format!("{:04}", n / 1_000));
+            if n % 1_000 == 0 {
+                std::fs::create_dir(&folder).unwrap();
+            }
+            std::fs::write(folder.join(format!("{n:07}")), line_of(n)).unwrap();
+        }
+    }
+
+    fn line_of(n: u64) -> String {
+        format!("this is file {n}, and its number squared is {}\n", n * n)
+    }
+
+    #[test]
+    fn many_files_are_restored_on_another_machine() {
+        require_fuse();
+        let files = std::env::var("WELDRFS_RESTORE_FILES")
+            .map_or(3_000, |text| text.parse::<u64>().unwrap());
+        let server = server();
+        let mut volume = mounted_on(&server);
+        let began = Instant::now();
+        write_files(&volume.root(), files);
+        let written = began.elapsed();
+        volume.command(&["sync", &volume.root().to_string_lossy()]);
+        let status = volume.status();
+        println!(
+            "{files} files written in {written:.1?}, in the store after {:.1?}, {} MiB of memory: {}",
+            began.elapsed(),
+            status["memory_resident_bytes"].as_u64().unwrap() >> 20,
+            between(&Value::Null, &status)
+        );
+        let began = Instant::now();
+        volume.move_to_a_new_machine();
+        println!(
+            "another machine has mounted it and lost the first one ({:.1?}): {}",
+            began.elapsed(),
+            between(&Value::Null, &volume.status())
+        );
+        for n in [0, files / 2, files - 1] {
+            let path = format!("{:04}/{n:07}", n / 1_000);
+            let found = std::fs::read_to_string(volume.root().join(path)).unwrap();
+            assert_eq!(found, line_of(n));
+        }
+        println!(
+            "three files are read ({:.1?}): {}",
+            began.elapsed(),
+            between(&Value::Null, &volume.status())
+        );
+        let mut found = 0;
+        for n in 0..files.div_ceil(1_000) {
+            let folder = volume.root().join(format!("{n:04}"));
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                let n: u64 = entry.file_name().to_str().unwrap().parse().unwrap();
+                assert_eq!(std::fs::read_to_string(entry.path()).unwrap(), line_of(n));
+                found += 1;
+            }
+        }
+        assert_eq!(found, files);
+        let status = volume.status();
+        println!(
+            "all files are read ({:.1?}), {} MiB of memory: {}",
+            began.elapsed(),
+            status["memory_resident_bytes"].as_u64().unwrap() >> 20,
+            between(&Value::Null, &status)
         );
         volume.unmount();
     }

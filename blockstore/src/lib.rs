@@ -24,7 +24,7 @@ pub use error::{Advice, Error, Result};
 pub use ids::{PackId, SegmentId};
 pub use pack::{
     BuiltPack, Codec, FrameEntry, PACK_FORMAT_VERSION, PACK_HEADER_BYTES, PACK_TRAILER_BYTES,
-    PackBuilder, PackCacheStats, PackExtent, PackIndex, Packs, verify_pack,
+    PackBuilder, PackCacheStats, PackExtent, PackIndex, Packs, move_kept, verify_pack,
 };
 pub use segment::{
     Appended, SEGMENT_FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentInfo, SegmentPin,

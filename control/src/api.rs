@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
-use crate::status::{DropReport, SyncReport, VolumeStatus};
+use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
 /// Version of the API; the first part of every path (`/v1/...`).
 pub const API_VERSION: u32 = 1;
@@ -33,6 +33,12 @@ pub trait VolumeApi: Send + Sync + 'static {
 
     /// Empties the local caches of file content (packs and frames), never what the store does not hold yet.
     async fn drop_caches(&self) -> Result<DropReport, ApiError>;
+
+    /// Deletes from the store what nothing needs any more, or only tells what it would delete.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] with what stopped it; what was done stays done, and the next time goes on.
+    async fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError>;
 }
 
 /// Body of `POST /v1/sync`.
@@ -62,6 +68,18 @@ impl SyncRequest {
         }
         Ok(deadline)
     }
+}
+
+/// The longest that collecting garbage may take.
+pub const GC_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// Body of `POST /v1/gc`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcRequest {
+    /// Only tell what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Body of `POST /v1/drop-caches`: nothing to choose yet.

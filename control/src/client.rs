@@ -10,10 +10,12 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{API_VERSION, DropRequest, SYNC_DEADLINE_DEFAULT, SyncRequest};
+use crate::api::{
+    API_VERSION, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT, SyncRequest,
+};
 use crate::error::{ApiError, ErrorBody};
 use crate::socket::connect_volume_socket;
-use crate::status::{DropReport, SyncReport, VolumeStatus};
+use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
 /// Most bytes of an answer.
 const ANSWER_MAX: usize = 1024 * 1024;
@@ -79,6 +81,16 @@ impl VolumeClient {
             ANSWER_TIMEOUT,
         )
         .await
+    }
+
+    /// Collects garbage, or tells what it would do.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`] when nothing listens, else what the volume answered.
+    pub async fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError> {
+        let request = GcRequest { dry_run };
+        self.ask(Method::POST, "gc", Some(&request), GC_DEADLINE)
+            .await
     }
 
     async fn ask<A: DeserializeOwned>(
@@ -224,6 +236,14 @@ impl BlockingVolumeClient {
     /// The same.
     pub fn drop_caches(&self) -> Result<DropReport, ApiError> {
         self.runtime.block_on(self.client.drop_caches())
+    }
+
+    /// See [`VolumeClient::gc`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError> {
+        self.runtime.block_on(self.client.gc(dry_run))
     }
 }
 

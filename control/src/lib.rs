@@ -11,13 +11,14 @@ mod socket;
 mod status;
 
 pub use api::{
-    API_VERSION, DropRequest, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SyncRequest, VolumeApi,
+    API_VERSION, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX,
+    SyncRequest, VolumeApi,
 };
 pub use client::{BlockingVolumeClient, VolumeClient};
 pub use error::{Advice, ApiError, ErrorBody};
 pub use server::serve_volume;
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use status::{
-    Behind, CacheStatus, DropReport, LastError, LsnStatus, StoreStatus, SyncReport, VerbStatus,
-    VolumeIdentity, VolumeStatus,
+    Behind, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus, StoreStatus,
+    SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
 };

@@ -22,9 +22,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{DropRequest, SyncRequest, VolumeApi};
+use crate::api::{DropRequest, GC_DEADLINE, GcRequest, SyncRequest, VolumeApi};
 use crate::error::ApiError;
-use crate::status::{DropReport, SyncReport, VolumeStatus};
+use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
 /// Most bytes of a request's body.
 const BODY_MAX: usize = 64 * 1024;
@@ -133,6 +133,7 @@ fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/sync", post(sync))
         .route("/v1/drop-caches", post(drop_caches))
+        .route("/v1/gc", post(gc))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(
@@ -160,6 +161,11 @@ async fn drop_caches(
 ) -> Result<Json<DropReport>, ApiError> {
     let DropRequest {} = read_json(request).await?;
     within(REQUEST_TIMEOUT, api.drop_caches()).await.map(Json)
+}
+
+async fn gc(State(api): State<Api>, request: Request) -> Result<Json<GcReport>, ApiError> {
+    let GcRequest { dry_run } = read_json(request).await?;
+    within(GC_DEADLINE, api.gc(dry_run)).await.map(Json)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

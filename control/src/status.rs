@@ -178,6 +178,34 @@ pub struct DropReport {
     pub kept_bytes: u64,
 }
 
+/// What collecting garbage did, or would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcReport {
+    /// Packs that something uses.
+    pub used: GcAmount,
+    /// Packs found dead.
+    pub marked: GcAmount,
+    /// Dead packs that stay until their time is over, those just marked included.
+    pub waiting: GcAmount,
+    /// Dead packs deleted.
+    pub deleted: GcAmount,
+    /// Packs of which little was used; what was is in other packs now.
+    pub rewritten: GcAmount,
+    /// Objects deleted that nothing names.
+    pub unnamed: GcAmount,
+}
+
+/// Objects and their bytes in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcAmount {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

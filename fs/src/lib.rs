@@ -15,9 +15,9 @@ pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
 pub use engine::{Attr, Caller, DirEntry, Engine, Kind, StatFs, StoreWait};
 pub use error::FsError;
 pub use volume::{
-    Claim, Destroyed, FsckFinding, FsckReport, LastError, LeaseTerm, OpenError, RestorePoint,
-    Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound, destroy_volume, find_volumes,
-    fsck, restore_points, restore_to,
+    Amount, Claim, Destroyed, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm, OpenError,
+    RestorePoint, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound, destroy_volume,
+    find_volumes, fsck, fsck_local, restore_points, restore_to,
 };
 pub use weldrfs_blockstore::{
     Addressing, MAX_UPLOADS, S3_DEFAULT_REGION, S3Credentials, S3Settings, StoreCounts, VerbCounts,

@@ -11,7 +11,7 @@ use crate::ids::{ExtentId, Ino, ROOT_INO};
 use crate::namespace::Namespace;
 use crate::rows::{Dirent, InodeRow};
 use crate::sqlite::open::named;
-use crate::sqlite::{PackRow, read};
+use crate::sqlite::{PackRow, packs, read};
 
 /// Findings that are reported; a wrecked volume would have millions.
 const MAX_FINDINGS: usize = 1000;
@@ -114,7 +114,7 @@ impl RestedDatabase {
     /// # Errors
     /// When they cannot be read.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
-        named(read::packs(&self.0))
+        named(packs::packs(&self.0))
     }
 
     /// Visits the extents that files use and that lie in packs: the extent, its pack's row number, where in the pack's raw
@@ -344,14 +344,20 @@ fn check_reachable(inodes: &FxHashMap<Ino, InodeRow>, report: &mut CheckReport) 
     }
 }
 
-/// `location-pack`: a location names a pack that is known. `symlink-target`: a symbolic link has a target, and nothing
+/// `location-pack`: a location names a pack that is known. `pack-dead`: nothing uses a dead pack. `symlink-target`: a symbolic link has a target, and nothing
 /// else has. `xattr-inode`: attributes belong to inodes.
 fn check_references(c: &Connection, report: &mut CheckReport) -> Result<()> {
-    const QUERIES: [(&str, &str); 4] = [
+    const QUERIES: [(&str, &str); 5] = [
         (
             "location-pack",
             "SELECT 'extent ' || extent || ' is in pack row ' || pack || ', which is missing' FROM location \
              WHERE pack IS NOT NULL AND pack NOT IN (SELECT pack FROM pack) LIMIT 100",
+        ),
+        (
+            "pack-dead",
+            "SELECT 'pack row ' || p.pack || ' is dead, and extent ' || l.extent || ' in it is used' \
+             FROM pack p JOIN location l ON l.pack = p.pack JOIN extent e ON e.extent = l.extent \
+             WHERE p.dead_ms IS NOT NULL LIMIT 100",
         ),
         (
             "symlink-target",

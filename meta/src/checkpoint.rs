@@ -15,7 +15,7 @@ use crate::error::{MetaError, Result};
 use crate::ids::{ExtentId, Lsn};
 use crate::namespace::Namespace;
 use crate::sqlite::open::named;
-use crate::sqlite::{PackRow, write};
+use crate::sqlite::{Dead, PackRow, packs, write};
 
 /// Requests that may wait for the checkpointer.
 const QUEUE: usize = 64;
@@ -36,8 +36,12 @@ enum Request {
         done: Sender<Result<()>>,
     },
     Cut(Look),
+    Packs(Work),
     Stop,
 }
+
+/// What is done with the writing connection, on the checkpointer's thread.
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Extents that lie in a pack now, and extents nobody uses any more.
 #[derive(Debug)]
@@ -118,6 +122,18 @@ impl Checkpointer {
         })
     }
 
+    /// Runs `work` on the checkpointer's thread.
+    fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.ask(|done| {
+            Request::Packs(Box::new(move |connection| {
+                let _ = done.send(named(work(connection)));
+            }))
+        })
+    }
+
     fn stop(&self) {
         let _ = self.requests.send_timeout(Request::Stop, DEADLINE);
         if let Some(thread) = self.thread.lock().take() {
@@ -175,6 +191,23 @@ impl Namespace {
         result
     }
 
+    /// Notes which of these packs are dead, and returns them. One that something uses is left out. Not journaled.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn mark_dead_packs(&self, packs: Vec<u64>, dead: Dead) -> Result<Vec<u64>> {
+        self.checkpointer
+            .with(move |c| packs::mark_dead(c, &packs, dead))
+    }
+
+    /// Removes dead packs whose objects are deleted, and what is said of extents in them. Not journaled.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn forget_packs(&self, packs: Vec<u64>) -> Result<()> {
+        self.checkpointer.with(move |c| packs::forget(c, &packs))
+    }
+
     /// Checkpoints everything and stops the checkpointer. The namespace takes no mutations afterwards.
     ///
     /// # Errors
@@ -229,6 +262,7 @@ fn run(
                 );
                 let _ = done.send(named(result));
             }
+            Ok(Request::Packs(work)) => work(&mut connection),
             Ok(Request::Cut(look)) => {
                 let file = ns.readers.file();
                 look(file.and_then(|file| cut::make(&ns, &connection, file)));

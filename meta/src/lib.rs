@@ -38,4 +38,6 @@ pub use namespace::{
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings, Permit};
-pub use sqlite::{PackRow, Packed, SCHEMA_VERSION, settle_restored};
+pub use sqlite::{
+    Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
+};

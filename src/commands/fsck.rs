@@ -1,12 +1,23 @@
-//! `weldrfs fsck`: whether a volume in a store is whole. Asks the store, not a mount, and changes nothing.
+//! `weldrfs fsck`: whether a volume is whole, in its store or in its local state. Asks no mount, and repairs nothing.
 
 use serde::Serialize;
 
 use super::volumes::{Store, runtime};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::options::{MountOptions, Unknown};
 use crate::source::Source;
-use crate::{mounting, report};
+use crate::{mounting, preflight, report};
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// The state on this machine instead of what the store holds.
+    pub(crate) local: bool,
+    /// Everything.
+    pub(crate) deep: bool,
+    pub(crate) as_json: bool,
+}
 
 /// What was looked at, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,13 +41,24 @@ pub(crate) struct Found {
 /// Checks, and fails with [`Failure::Damage`] when something is wrong.
 pub(crate) fn run(
     store: &Store,
-    deep: bool,
-    as_json: bool,
+    request: Request,
     environment: &Environment,
 ) -> Result<(), Failure> {
     let source = Source::parse(&store.source)?;
     let access = store.access(&source, environment)?;
-    let checked = mounting::fsck(&source, access.as_ref(), deep, &runtime()?)?;
+    let Request {
+        local,
+        deep,
+        as_json,
+    } = request;
+    let checked = if local {
+        let options = MountOptions::parse(&store.options, Unknown::Refuse, &environment.variables)?;
+        let state_base = preflight::state_base(&options, environment)?;
+        let access = access.as_ref();
+        mounting::fsck_local(&source, access, &options, &state_base, deep, &runtime()?)?
+    } else {
+        mounting::fsck(&source, access.as_ref(), deep, &runtime()?)?
+    };
     report::print(&shown(&checked, deep, as_json)?)?;
     match checked.findings.len() {
         0 => Ok(()),

@@ -2,6 +2,7 @@
 
 pub(crate) mod drop_caches;
 pub(crate) mod fsck;
+pub(crate) mod gc;
 pub(crate) mod mount;
 pub(crate) mod restore;
 mod serve;

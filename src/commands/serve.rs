@@ -113,7 +113,13 @@ fn with_volume(
     woken: &Receiver<Event>,
 ) -> Result<(), Failure> {
     let started = Started::now();
-    let volume = OpenVolume::open(plan, runtime.handle().clone())?;
+    let volume = OpenVolume::open(
+        &plan.source,
+        plan.access.as_ref(),
+        &plan.options,
+        &plan.state_base,
+        runtime.handle().clone(),
+    )?;
     if let Err(error) = log.move_to(volume.state_dir()) {
         tracing::warn!(%error, "there is no log file");
     }

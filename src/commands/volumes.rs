@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::mounting;
 use crate::options::{MountOptions, Unknown};
-use crate::registry::Registry;
+use crate::registry::{MountRecord, Registry};
 use crate::report;
 use crate::source::{Place, Source};
 
@@ -99,18 +99,22 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 
 /// A volume that a process here serves is in use. What other machines do is not known.
 pub(super) fn refuse_mounted(source: &Source, registry: &Registry) -> Result<(), Failure> {
-    let same = |text: &str| Source::parse(text.as_ref()).is_ok_and(|s| s.place == source.place);
-    let serving = registry
-        .records()
-        .into_iter()
-        .find(|record| record.is_running() && same(&record.source));
-    match serving {
+    match mounted(source, registry) {
         None => Ok(()),
         Some(record) => Err(Failure::Invocation(format!(
             "{} is mounted on {}; unmount it first: weldrfs umount {}",
             record.source, record.mountpoint, record.mountpoint
         ))),
     }
+}
+
+/// The mount that a process here serves of this volume.
+pub(super) fn mounted(source: &Source, registry: &Registry) -> Option<MountRecord> {
+    let same = |text: &str| Source::parse(text.as_ref()).is_ok_and(|s| s.place == source.place);
+    registry
+        .records()
+        .into_iter()
+        .find(|record| record.is_running() && same(&record.source))
 }
 
 fn ask(source: &Source) -> Result<String, Failure> {

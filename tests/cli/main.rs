@@ -9,6 +9,7 @@
 mod bad_input;
 mod bucket;
 mod damage;
+mod garbage;
 mod lifecycle;
 mod machines;
 mod reach;

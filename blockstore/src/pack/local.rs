@@ -1,6 +1,7 @@
 //! The local copies of packs: files in one directory, a budget, a free-space floor, least recently used out first.
 //!
-//! Never evicts a pack that is not uploaded. Does not look into packs and does not talk to the store.
+//! Never evicts a pack that is not uploaded, nor one that is kept: the store has it, and somebody may delete it there
+//! before anything else names it. Does not look into packs and does not talk to the store.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,8 @@ use crate::ids::PackId;
 
 const PACK_PREFIX: &str = "pack-";
 const TEMP_PREFIX: &str = "tmp-";
+/// A second name of a copy that is kept.
+const KEPT_PREFIX: &str = "kept-";
 /// Most files kept open.
 const MAX_OPEN: NonZeroUsize = NonZeroUsize::new(128).expect("it is not 0");
 
@@ -45,6 +48,7 @@ pub(super) struct LocalPacks {
 
 struct State {
     entries: FxHashMap<PackId, Entry>,
+    kept: FxHashSet<PackId>,
     open: LruCache<PackId, Arc<File>>,
     /// Bytes of all entries and of those being written.
     bytes: u64,
@@ -90,6 +94,7 @@ impl LocalPacks {
         only: &FxHashSet<PackId>,
     ) -> Result<Self> {
         std::fs::create_dir_all(&dir).map_err(io_at("create", &dir))?;
+        let kept = restore_kept(&dir)?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&dir).map_err(io_at("list", &dir))? {
             let entry = entry.map_err(io_at("list", &dir))?;
@@ -106,6 +111,7 @@ impl LocalPacks {
         found.sort_unstable();
         let mut state = State {
             entries: FxHashMap::default(),
+            kept,
             open: LruCache::new(MAX_OPEN),
             bytes: 0,
             budget,
@@ -133,6 +139,10 @@ impl LocalPacks {
 
     pub(super) fn path(&self, id: PackId) -> PathBuf {
         self.dir.join(format!("{PACK_PREFIX}{id}"))
+    }
+
+    fn kept_path(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{KEPT_PREFIX}{id}"))
     }
 
     pub(super) fn contains(&self, id: PackId) -> bool {
@@ -203,6 +213,46 @@ impl LocalPacks {
         Ok(true)
     }
 
+    /// Keeps a copy of what the store has, durably, until it is released. Returns whether there was room.
+    pub(super) fn keep(&self, id: PackId, bytes: &[u8]) -> Result<bool> {
+        // From here on it is not evicted.
+        self.state.lock().kept.insert(id);
+        let (path, kept) = (self.path(id), self.kept_path(id));
+        let done = self.put(id, bytes, Copy::Clean).and_then(|is_there| {
+            if is_there {
+                File::open(&path)
+                    .and_then(|file| file.sync_all())
+                    .and_then(|()| remove_if_there(&kept))
+                    .and_then(|()| std::fs::hard_link(&path, &kept))
+                    .and_then(|()| sync_dir(&self.dir))
+                    .map_err(io_at("keep", &path))?;
+            }
+            Ok(is_there)
+        });
+        if !matches!(done, Ok(true)) {
+            self.state.lock().kept.remove(&id);
+        }
+        done
+    }
+
+    /// The packs whose copies are kept.
+    pub(super) fn kept(&self) -> Vec<PackId> {
+        self.state.lock().kept.iter().copied().collect()
+    }
+
+    /// Copies need not be kept any longer.
+    pub(super) fn release(&self, ids: &[PackId]) {
+        for id in ids {
+            let path = self.kept_path(*id);
+            match remove_if_there(&path) {
+                Ok(()) => drop(self.state.lock().kept.remove(id)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a local copy stays longer than it must");
+                }
+            }
+        }
+    }
+
     /// The store has it now.
     pub(super) fn mark_clean(&self, id: PackId) {
         if let Some(entry) = self.state.lock().entries.get_mut(&id) {
@@ -217,8 +267,10 @@ impl LocalPacks {
             Some(entry) if any || entry.copy == Copy::Clean => {}
             _ => return Ok(0),
         }
-        let path = self.path(id);
-        remove_if_there(&path).map_err(io_at("remove", &path))?;
+        for path in [self.kept_path(id), self.path(id)] {
+            remove_if_there(&path).map_err(io_at("remove", &path))?;
+        }
+        state.kept.remove(&id);
         Ok(state.remove(id))
     }
 
@@ -341,11 +393,60 @@ impl State {
 
     /// Clean copies and their lengths, least recently used first.
     fn clean_by_use(&self) -> Vec<(PackId, u64)> {
-        let clean = self.entries.iter().filter(|(_, e)| e.copy == Copy::Clean);
+        let clean = self
+            .entries
+            .iter()
+            .filter(|(id, e)| e.copy == Copy::Clean && !self.kept.contains(*id));
         let mut clean: Vec<_> = clean.map(|(id, e)| (e.used, *id, e.len)).collect();
         clean.sort_unstable();
         clean.into_iter().map(|(_, id, len)| (id, len)).collect()
     }
+}
+
+/// Moves the kept copies of one directory into another, durably; that of a state that is set aside. Neither is open.
+///
+/// # Errors
+/// [`Error::Io`]. What was moved stays moved.
+pub fn move_kept(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(io_at("create", to))?;
+    for id in restore_kept(from)? {
+        let name = format!("{KEPT_PREFIX}{id}");
+        let (old, new) = (from.join(&name), to.join(&name));
+        match std::fs::rename(&old, &new) {
+            // The cache may be on another disk than the state.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let bytes = std::fs::read(&old).map_err(io_at("read", &old))?;
+                remove_if_there(&new).map_err(io_at("remove", &new))?;
+                write_new(&new, &bytes, true).map_err(io_at("write", &new))?;
+                std::fs::remove_file(&old).map_err(io_at("remove", &old))?;
+            }
+            moved => moved.map_err(io_at("move", &old))?,
+        }
+    }
+    sync_dir(to).map_err(io_at("sync", to))?;
+    sync_dir(from).map_err(io_at("sync", from))
+}
+
+/// The kept copies in a directory, under their other name too.
+fn restore_kept(dir: &Path) -> Result<FxHashSet<PackId>> {
+    let mut kept = FxHashSet::default();
+    for entry in std::fs::read_dir(dir).map_err(io_at("list", dir))? {
+        let entry = entry.map_err(io_at("list", dir))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let id = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(KEPT_PREFIX))
+            .and_then(|id| id.parse::<PackId>().ok());
+        if let Some(id) = id {
+            match std::fs::hard_link(&path, dir.join(format!("{PACK_PREFIX}{id}"))) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_at("link", &path)(error));
+                }
+                _ => drop(kept.insert(id)),
+            }
+        }
+    }
+    Ok(kept)
 }
 
 impl std::fmt::Debug for LocalPacks {
@@ -388,6 +489,28 @@ mod tests {
 
     fn files(dir: &Path) -> usize {
         std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn kept_copies_are_not_evicted_until_they_are_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 300, &[]);
+        assert!(local.keep(id(1), &[1; 200]).unwrap());
+        assert!(!local.keep(id(2), &[2; 200]).unwrap(), "there is no room");
+        assert!(local.put(id(3), &[3; 100], Copy::Clean).unwrap());
+        assert_eq!(local.evict_all(), 100);
+        assert_eq!((ids(&local), local.kept()), (vec![1], vec![id(1)]));
+        drop(local);
+        // Somebody tidied up; the other name still has it.
+        std::fs::remove_file(dir.path().join(format!("pack-{}", id(1)))).unwrap();
+        let local = open(dir.path(), 300, &[]);
+        assert_eq!((local.evict_all(), local.kept()), (0, vec![id(1)]));
+        local.release(&[id(1), id(9)]);
+        assert_eq!(local.kept(), []);
+        assert_eq!((local.evict_all(), files(dir.path())), (200, 0));
+        assert!(local.keep(id(4), &[4; 100]).unwrap());
+        local.drop_copy(id(4), true).unwrap();
+        assert_eq!((local.kept(), files(dir.path())), (vec![], 0));
     }
 
     #[test]

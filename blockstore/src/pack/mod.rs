@@ -22,5 +22,6 @@ pub use index::{
     Codec, FrameEntry, PACK_FORMAT_VERSION, PACK_HEADER_BYTES, PACK_TRAILER_BYTES, PackExtent,
     PackIndex, verify_pack,
 };
+pub use local::move_kept;
 pub use reader::Packs;
 pub use stats::PackCacheStats;

@@ -161,7 +161,18 @@ impl Packs {
         self.fetcher.ahead(id)
     }
 
-    /// Drops all local copies the store has too, and everything in memory; returns the bytes freed on the disk.
+    /// The packs that were uploaded here and whose local copies are kept, after a restart too.
+    #[must_use]
+    pub fn kept(&self) -> Vec<PackId> {
+        self.local.kept()
+    }
+
+    /// Lets copies be evicted again: whatever names these packs is safe in the store.
+    pub fn release_kept(&self, ids: &[PackId]) {
+        self.local.release(ids);
+    }
+
+    /// Drops all local copies the store has too and that need not be kept, and everything in memory; returns the bytes freed on the disk.
     pub fn evict_all(&self) -> u64 {
         self.frames.invalidate_all();
         self.tables.lock().clear();

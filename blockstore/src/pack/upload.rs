@@ -46,8 +46,8 @@ impl Packs {
         Ok(())
     }
 
-    /// Uploads a pack whose bytes its maker still has elsewhere, and so needs no durable local copy first. Afterwards a
-    /// local copy is kept if there is room.
+    /// Uploads a pack whose bytes its maker still has elsewhere, and so needs no durable local copy first. Afterwards there
+    /// is one if there is room for it, and it is not evicted before [`Packs::release_kept`].
     ///
     /// # Errors
     /// [`Error::PackConflict`] when the store holds other bytes under the key; [`Error::Store`], whose advice says
@@ -58,7 +58,7 @@ impl Packs {
         self.put(pack.id, pack.bytes.clone()).await?;
         self.uploads.fetch_add(1, Ordering::Relaxed);
         let (local, id, bytes) = (Arc::clone(&self.local), pack.id, pack.bytes.clone());
-        let kept = tokio::task::spawn_blocking(move || local.put(id, &bytes, Copy::Clean)).await;
+        let kept = tokio::task::spawn_blocking(move || local.keep(id, &bytes)).await;
         if let Ok(Err(error)) = kept {
             tracing::debug!(pack = %id, %error, "the pack is in the store, and not in the local cache");
         }

@@ -7,8 +7,9 @@
 //! - `chain-list`: the list of every chain can be read, and has as many layers as the head says.
 //! - `database-image`: the layers of the head make the database that was published.
 //! - `chain-image`: the same of the layers of every chain (deep).
+//! - `pack-known`: every pack that the last state of a chain uses is there, and is known to the newest state (deep).
 //! - `sqlite-integrity`: SQLite finds the database whole.
-//! - `pack-object`: every pack that the database knows is there, with its length.
+//! - `pack-object`: every pack that the database knows, and that is not dead, is there, with its length.
 //! - `extent-in-pack`: every extent that a file uses lies within its pack.
 //! - `pack-whole`: every pack has the checksums it should have (deep).
 //! - `pack-extents`: every extent that a file uses is in its pack where the database says (deep).
@@ -20,13 +21,15 @@ use tokio::runtime::Handle;
 use weldrfs_blockstore::{ListedObject, ObjectStore, PackId, verify_pack};
 use weldrfs_meta::{ExtentId, PackRow, RestedDatabase};
 
-use super::head::{Head, Layer, part_key};
+use super::head::{Head, Layer, part_key, part_keys};
 use super::inventory::everything;
 use super::keeper::Desk;
 use super::open_error::OpenError;
 use super::place::Source;
+use super::points::Chain;
 use super::restore::{look, volume};
 use super::{points, transfer};
+use crate::clock::{Clock, SystemClock};
 
 /// Violations that are reported; a wrecked volume would have millions.
 const MOST_FINDINGS: usize = 1_000;
@@ -60,7 +63,7 @@ pub struct FsckReport {
 }
 
 impl FsckReport {
-    fn found(&mut self, invariant: &'static str, detail: String) {
+    pub(super) fn found(&mut self, invariant: &'static str, detail: String) {
         if self.findings.len() < MOST_FINDINGS {
             self.findings.push(FsckFinding { invariant, detail });
         }
@@ -78,6 +81,8 @@ struct Check<'a> {
     desk: &'a Desk,
     objects: FxHashMap<String, u64>,
     named: FxHashSet<String>,
+    /// Packs that states before the newest one use.
+    used_before: FxHashSet<[u8; 16]>,
     report: FsckReport,
 }
 
@@ -90,6 +95,17 @@ pub fn fsck(
     deep: bool,
     scratch: &Path,
     runtime: &Handle,
+) -> Result<FsckReport, OpenError> {
+    fsck_at(source, deep, scratch, runtime, SystemClock.now_ms())
+}
+
+/// The same at a time of one's own: chains whose time is over may be being deleted.
+pub(super) fn fsck_at(
+    source: &Source,
+    deep: bool,
+    scratch: &Path,
+    runtime: &Handle,
+    now_ms: u64,
 ) -> Result<FsckReport, OpenError> {
     let folder = tempfile::Builder::new()
         .prefix("weldrfs-fsck-")
@@ -105,20 +121,31 @@ pub fn fsck(
         desk: &desk,
         objects: objects.iter().map(|o| (o.key.clone(), o.len)).collect(),
         named: FxHashSet::default(),
+        used_before: FxHashSet::default(),
         report: FsckReport::default(),
     };
     if let Some(head) = head {
-        check.head(&head, deep, folder.path())?;
+        check.head(&head, deep, now_ms, folder.path())?;
     }
     check.count_unnamed(&objects);
     Ok(check.report)
 }
 
 impl Check<'_> {
-    fn head(&mut self, head: &Head, deep: bool, folder: &Path) -> Result<(), OpenError> {
+    fn head(
+        &mut self,
+        head: &Head,
+        deep: bool,
+        now_ms: u64,
+        folder: &Path,
+    ) -> Result<(), OpenError> {
         self.layers(&head.layers);
         for chain in &head.chains {
             self.named.insert(chain.key.clone());
+            if !chain.is_retained(now_ms) {
+                self.passing(chain);
+                continue;
+            }
             match points::layers_of(self.desk, chain) {
                 Ok(layers) if layers.len() as u64 != chain.layers => self.report.found(
                     "chain-list",
@@ -132,7 +159,7 @@ impl Check<'_> {
                 Ok(layers) => {
                     self.layers(&layers);
                     if deep {
-                        self.chain_image(head, layers, folder);
+                        self.chain_image(head, layers, folder)?;
                     }
                 }
                 Err(error) => self.report.found("chain-list", error.to_string()),
@@ -155,6 +182,15 @@ impl Check<'_> {
         }
     }
 
+    /// A chain that is no restore point any more: what is left of it.
+    fn passing(&mut self, chain: &Chain) {
+        // Its list is the last to go.
+        for layer in points::layers_of(self.desk, chain).unwrap_or_default() {
+            self.named
+                .extend(part_keys(&layer.key, layer.parts.len() as u64));
+        }
+    }
+
     /// `layer-part`.
     fn layers(&mut self, layers: &[Layer]) {
         self.report.points += layers.len() as u64;
@@ -174,8 +210,13 @@ impl Check<'_> {
         }
     }
 
-    /// `chain-image`.
-    fn chain_image(&mut self, head: &Head, layers: Vec<Layer>, folder: &Path) {
+    /// `chain-image`; remembers for `pack-known` which packs the chain's last state uses.
+    fn chain_image(
+        &mut self,
+        head: &Head,
+        layers: Vec<Layer>,
+        folder: &Path,
+    ) -> Result<(), OpenError> {
         let file = folder.join("chain.db");
         let lsn = layers.last().map_or(0, |layer| layer.lsn);
         let old = Head {
@@ -183,11 +224,41 @@ impl Check<'_> {
             layers,
             ..head.clone()
         };
-        if let Err(error) = transfer::fetch(&*self.desk.store, &self.desk.runtime, &old, &file) {
-            self.report.found("chain-image", error.to_string());
+        match transfer::fetch(&*self.desk.store, &self.desk.runtime, &old, &file) {
+            Ok((packed, _)) => {
+                weldrfs_meta::settle_restored(&file, &packed)?;
+                let database = RestedDatabase::open(&file)?;
+                let ids: FxHashMap<u64, [u8; 16]> = database
+                    .packs()?
+                    .iter()
+                    .map(|row| (row.pack, row.id))
+                    .collect();
+                database.each_packed(|_, pack, _, _| {
+                    // A row without its pack is found by the check of the tables.
+                    self.used_before.extend(ids.get(&pack).copied());
+                })?;
+            }
+            Err(error) => self.report.found("chain-image", error.to_string()),
         }
         // It is in a folder that goes anyway; only its room is wanted back.
         drop(std::fs::remove_file(&file));
+        Ok(())
+    }
+
+    /// `pack-known`.
+    fn known(&mut self, packs: &[PackRow]) {
+        let known: FxHashSet<[u8; 16]> = packs.iter().map(|row| row.id).collect();
+        for id in std::mem::take(&mut self.used_before) {
+            let key = PackId(id).object_key();
+            if !known.contains(&id) {
+                let detail = format!("{key} is used by a restore point, and not known");
+                self.report.found("pack-known", detail);
+            }
+            if !self.objects.contains_key(&key) {
+                let detail = format!("{key} is used by a restore point, and missing");
+                self.report.found("pack-known", detail);
+            }
+        }
     }
 
     fn database(&mut self, database: &RestedDatabase, deep: bool) -> Result<(), OpenError> {
@@ -206,7 +277,9 @@ impl Check<'_> {
                 len,
             });
         })?;
-        for pack in database.packs()? {
+        let packs = database.packs()?;
+        self.known(&packs);
+        for pack in packs {
             self.report.packs += 1;
             let used = used.remove(&pack.pack).unwrap_or_default();
             self.pack(&pack, &used, deep)?;
@@ -218,6 +291,10 @@ impl Check<'_> {
     fn pack(&mut self, row: &PackRow, used: &[Used], deep: bool) -> Result<(), OpenError> {
         let key = PackId(row.id).object_key();
         self.named.insert(key.clone());
+        if row.dead.is_some() {
+            // It may be deleted already. That nothing uses it is an invariant of the tables.
+            return Ok(());
+        }
         for used in used {
             if used.offset.saturating_add(used.len) > row.raw_len {
                 self.report.found(

@@ -27,6 +27,9 @@ pub(super) struct Head {
     /// Who writes the volume.
     #[serde(default)]
     pub(super) lease: Option<Lease>,
+    /// How often something was published: every head with another database than the one before it counts one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) seq: u64,
     /// The last operation it holds.
     pub(super) lsn: u64,
     /// When it was published, milliseconds since 1970.
@@ -60,6 +63,9 @@ pub(super) struct Lease {
 pub(super) struct Layer {
     /// What the keys of its parts begin with. Random, and never used again.
     pub(super) key: String,
+    /// The head's `seq` when it was published.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) seq: u64,
     /// The last operation it holds.
     pub(super) lsn: u64,
     /// When it was made, milliseconds since 1970.
@@ -70,6 +76,11 @@ pub(super) struct Layer {
     pub(super) parts: Vec<Part>,
     /// XXH3-128 of the hashes of all the database's pages, once it is applied.
     pub(super) image: String,
+}
+
+/// Heads of the first days do not count publications, and their checksums know nothing of it.
+pub(super) fn is_zero(seq: &u64) -> bool {
+    *seq == 0
 }
 
 /// One object of a compressed layer.
@@ -93,6 +104,14 @@ impl Sealed for Head {
 }
 
 impl Head {
+    /// The oldest publication that can still be restored; `None` when nothing was published.
+    pub(super) fn oldest_seq(&self) -> Option<u64> {
+        let of_chains = self.chains.iter().map(|chain| chain.from_seq);
+        of_chains
+            .chain(self.layers.first().map(|layer| layer.seq))
+            .min()
+    }
+
     /// # Errors
     /// [`OpenError::NewerFormat`]; [`OpenError::State`] when it is damaged.
     fn parse(bytes: &[u8]) -> Result<Self, OpenError> {

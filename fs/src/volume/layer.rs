@@ -161,6 +161,7 @@ fn packed_extents(input: &mut dyn Read) -> io::Result<Packed> {
         raw_len: number(input)?,
         extents: number(input)?,
         made_ms: number(input)?,
+        dead: None,
     };
     let mut extents = Vec::new();
     for _ in 0..number(input)? {
@@ -230,6 +231,7 @@ mod tests {
                 raw_len: 200,
                 extents: 1,
                 made_ms: 5,
+                dead: None,
             },
             extents: vec![(ExtentId(4), 10, 20)],
         }

@@ -35,6 +35,8 @@ pub(super) fn put(
     let shipped = transfer::ship(&key, write, &mut put)?;
     Ok(Layer {
         key,
+        // Whoever names it in a head knows.
+        seq: 0,
         lsn: header.lsn,
         created_ms: now_ms,
         bytes: shipped.bytes,

@@ -270,6 +270,12 @@ impl Locks {
     }
 }
 
+/// Whether another process has the local state.
+pub(crate) fn is_in_use(folders: &Folders) -> bool {
+    let path = folders.state.join("lock");
+    path.exists() && matches!(lock(&path), Ok(None))
+}
+
 /// Locks a file, making it; `None` when somebody else has it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new()

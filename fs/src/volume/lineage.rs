@@ -91,6 +91,7 @@ mod tests {
             nonce: nonce.into(),
             epoch: 1,
             lease: None,
+            seq: 0,
             lsn: 7,
             created_ms: 0,
             layers: Vec::new(),

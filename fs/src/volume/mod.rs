@@ -4,6 +4,7 @@ mod admission;
 mod barrier;
 mod figures;
 mod fsck;
+mod gc;
 mod head;
 mod inventory;
 mod keeper;
@@ -11,6 +12,7 @@ mod layer;
 mod layers;
 mod layout;
 mod lineage;
+mod local_check;
 mod open;
 mod open_error;
 mod packer;
@@ -18,10 +20,12 @@ mod pages;
 mod place;
 mod points;
 mod publish;
+mod repack;
 mod restore;
 mod rewrite;
 mod sealed;
 mod transfer;
+mod unnamed;
 mod uploads;
 mod views;
 mod worker;
@@ -42,13 +46,16 @@ use crate::error::FsError;
 pub use admission::Claim;
 pub use figures::{LastError, Status, SyncReport};
 pub use fsck::{FsckFinding, FsckReport, fsck};
+pub use gc::{Amount, GcReport};
 pub use inventory::{Destroyed, VolumeFound, destroy_volume, find_volumes};
 pub use keeper::LeaseTerm;
+pub use local_check::fsck_local;
 pub use open_error::OpenError;
 pub use place::Source;
 pub use points::RestorePoint;
 pub use restore::{restore_points, restore_to};
 
+use gc::Collected;
 use keeper::Keeper;
 use layout::{Locks, Marker};
 use packer::Packer;
@@ -117,6 +124,8 @@ pub struct Volume {
     pub(crate) publishing: Mutex<()>,
     /// Keeps the head and the lease; none for a volume that is only read.
     keeper: Option<Arc<Keeper>>,
+    /// One round of gc at a time.
+    collecting: Mutex<Collected>,
     pub(crate) behind_since: Mutex<Option<Instant>>,
     pub(crate) last_error: Arc<Mutex<Option<LastError>>>,
     pub(crate) read_only: bool,

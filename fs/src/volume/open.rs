@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -17,8 +17,9 @@ use weldrfs_meta::{Lsn, MetaError, MetaSettings, Namespace, Permit};
 
 use super::admission::{self, Admitted};
 use super::barrier::Barrier;
+use super::gc;
 use super::keeper::{Desk, Holder, LEASE_INTERVAL};
-use super::layout::{Folders, Locks, MARKER_KEY, Marker};
+use super::layout::{Folders, Locks, MARKER_KEY, Marker, is_in_use};
 use super::open_error::OpenError;
 use super::packer::{PackPlan, Packer};
 use super::place::Place;
@@ -84,6 +85,12 @@ impl Volume {
         views::tidy(&base.join(&marker.volume));
         let view = match config.at_ms {
             Some(at_ms) => Some(View::of(&desk, at_ms, now_ms)?),
+            None if config.read_only
+                && config.divergent.is_none()
+                && is_in_use(&Folders::new(base, &marker.volume, cache)) =>
+            {
+                Some(View::newest(&desk)?)
+            }
             None => None,
         };
         let folders = match (&config.divergent, &view) {
@@ -158,6 +165,7 @@ impl Volume {
             staging_limit_bytes,
             in_store: AtomicU64::new(in_store),
             publishing: Mutex::new(()),
+            collecting: Mutex::default(),
             keeper,
             behind_since: Mutex::new(None),
             last_error,
@@ -222,6 +230,21 @@ impl Volume {
             )?);
         }
         let volume = Arc::downgrade(self);
+        let mut next = Instant::now() + gc::FIRST_AFTER;
+        workers.push(Worker::start(
+            "weldr-gc",
+            &Waker::default(),
+            gc::LOOK,
+            move || {
+                if Instant::now() >= next
+                    && let Some(volume) = volume.upgrade()
+                {
+                    volume.gc_if_changed();
+                    next = Instant::now() + gc::INTERVAL;
+                }
+            },
+        )?);
+        let volume = Arc::downgrade(self);
         workers.push(Worker::start(
             "weldr-publish",
             &Waker::default(),
@@ -285,7 +308,7 @@ fn acknowledged(
 }
 
 /// Opens what the engine is made of.
-fn open_parts(
+pub(super) fn open_parts(
     config: &VolumeConfig,
     folders: &Folders,
     store: &Arc<CountingStore>,
@@ -400,10 +423,7 @@ fn tidy_segments(
         }
     }
     if let Some(lost) = named.iter().find(|id| !segments.exists(SegmentId(**id))) {
-        return Err(OpenError::State(format!(
-            "segment {} is missing although files have bytes in it: bring it back, or restore from the store",
-            SegmentId(*lost)
-        )));
+        return Err(OpenError::LostSegment(SegmentId(*lost)));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use weldrfs_blockstore::StoreError;
+use weldrfs_blockstore::{SegmentId, StoreError};
 use weldrfs_meta::MetaError;
 
 /// Why a volume cannot be opened. Every message says what to do.
@@ -58,6 +58,17 @@ pub enum OpenError {
         /// What is damaged.
         error: MetaError,
     },
+    /// There is no local state to look at.
+    #[error("there is no local state of the volume in {}; -o state_dir= says where else to look", dir.display())]
+    NoState {
+        /// The volume's state folder.
+        dir: PathBuf,
+    },
+    /// A segment that files have bytes in is gone.
+    #[error(
+        "segment {0} is missing although files have bytes in it: bring it back, or restore from the store"
+    )]
+    LostSegment(SegmentId),
     /// The head in the store was not written by this local state.
     #[error("the store has gone on without the local state in {}, which has operations that were never published (the store holds others, up to {lsn}): mount with -o diverged=keep to take what the store holds and keep the local state beside it as a divergent copy; `-o ro` still shows the local state", dir.display())]
     Diverged {

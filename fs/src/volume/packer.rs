@@ -47,11 +47,11 @@ pub(crate) struct PackPlan {
 }
 
 /// The right to pack.
-pub(crate) struct Turn<'a>(MutexGuard<'a, SmallRng>);
+pub(crate) struct Turn<'a>(pub(super) MutexGuard<'a, SmallRng>);
 
 /// See the module.
 pub(crate) struct Packer {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     runtime: tokio::runtime::Handle,
     settings: PackSettings,
     plan: PackPlan,
@@ -290,16 +290,21 @@ impl Packer {
         match self.engine.read_located(&whole, location) {
             Ok(data) => Ok(Some(data)),
             Err(FsError::Damaged(what)) => {
-                if self.damaged.lock().insert(extent) {
-                    tracing::error!(what, "damaged data is not uploaded; reading it is an error");
-                }
+                self.note_damaged(extent, &what);
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn begin(&self, until: Option<Instant>) -> Round<'_> {
+    /// Says once that an extent is damaged.
+    pub(super) fn note_damaged(&self, extent: ExtentId, what: &str) {
+        if self.damaged.lock().insert(extent) {
+            tracing::error!(what, "damaged data is not uploaded; reading it is an error");
+        }
+    }
+
+    pub(super) fn begin(&self, until: Option<Instant>) -> Round<'_> {
         let limits = Limits {
             until,
             max_uploads: self.plan.max_uploads,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
 
-use super::head::{Head, Layer, part_keys};
+use super::head::{Head, Layer, is_zero, part_keys};
 use super::keeper::{Desk, nonce};
 use super::layout::FORMAT_VERSION;
 use super::open_error::OpenError;
@@ -30,6 +30,9 @@ pub(super) struct Chain {
     pub(super) key: String,
     /// How many there are.
     pub(super) layers: u64,
+    /// The publication of the first of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) from_seq: u64,
     /// When the first and the last of them were made, milliseconds since 1970.
     pub(super) from_ms: u64,
     pub(super) to_ms: u64,
@@ -64,11 +67,11 @@ pub struct RestorePoint {
 }
 
 impl Chain {
-    fn is_retained(&self, now_ms: u64) -> bool {
+    pub(super) fn is_retained(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.since_ms) < RETENTION_MS
     }
 
-    fn is_over(&self, now_ms: u64) -> bool {
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.since_ms) >= RETENTION_MS + GRACE_MS
     }
 }
@@ -98,6 +101,7 @@ pub(super) fn archive(
     let chain = Chain {
         key: format!("meta/{:016x}-{}.chain", last.lsn, nonce()),
         layers: head.layers.len() as u64,
+        from_seq: first.seq,
         from_ms: first.created_ms,
         to_ms: last.created_ms,
         since_ms: now_ms,

@@ -24,6 +24,19 @@ const DELTA_SHARE: u64 = 2;
 /// And when the full one is older than this.
 const FULL_LIFE_MS: u64 = 3_600_000;
 
+/// How many publications further one that follows marks of gc is than the one before the marks: one that was given up
+/// before them may still arrive, as the next.
+pub(super) const AFTER_MARKS: u64 = 2;
+
+/// What a publication brings to the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    /// Only what has changed, if that is little.
+    Least,
+    /// All of the metadata, after marks of gc: the states before it become a chain, whose time runs from now on.
+    Full,
+}
+
 impl Volume {
     /// Waits until everything acknowledged before the call can be restored from the store alone.
     ///
@@ -37,7 +50,7 @@ impl Volume {
             let one = self.publishing.try_lock_until(started + deadline);
             let _one = one.ok_or(FsError::Late("another sync is still under way"))?;
             if self.in_store.load(Ordering::Acquire) < upto {
-                self.publish(started + deadline)?;
+                self.publish(started + deadline, Shape::Least)?;
             }
         }
         let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -45,6 +58,14 @@ impl Volume {
             in_store_lsn: self.in_store.load(Ordering::Acquire),
             waited_ms,
         })
+    }
+
+    /// Publishes, although no operation may have come since the last time: what became of packs is no operation.
+    pub(super) fn publish_now(&self, shape: Shape, deadline: Duration) -> Result<(), FsError> {
+        let deadline = Instant::now() + deadline;
+        let one = self.publishing.try_lock_until(deadline);
+        let _one = one.ok_or(FsError::Late("another sync is still under way"))?;
+        self.publish(deadline, shape)
     }
 
     /// The regular publication.
@@ -61,7 +82,7 @@ impl Volume {
     }
 
     /// The caller holds `publishing`.
-    fn publish(&self, deadline: Instant) -> Result<(), FsError> {
+    fn publish(&self, deadline: Instant, shape: Shape) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
         let keeper = self.keeper()?;
         // Before anything is put: whoever has lost the volume leaves nothing behind in it.
@@ -70,7 +91,7 @@ impl Volume {
         let before = newest
             .layers
             .last()
-            .filter(|_| takes_a_delta(&newest, now_ms))
+            .filter(|_| shape == Shape::Least && takes_a_delta(&newest, now_ms))
             .and_then(|layer| PageTable::load(&self.state_dir, &layer.image));
         let is_delta = before.is_some();
         let late =
@@ -87,6 +108,8 @@ impl Volume {
         let packed = self
             .packer
             .pack_listed(&mut turn, &taken.in_segments, deadline)?;
+        // All of these are in the cut, or listed with it.
+        let kept = self.engine.packs.kept();
         drop(turn);
         let header = Header {
             page_bytes: taken.page_bytes,
@@ -111,11 +134,12 @@ impl Volume {
         };
         let gone = points::delete_old(&keeper.desk, &newest, now_ms, deadline);
         keeper.replace(deadline, false, |head| {
-            let mut head = succeed(head, layer.clone(), is_delta, chain.clone());
+            let mut head = succeed(head, layer.clone(), is_delta, chain.clone(), shape);
             head.chains.retain(|chain| !gone.contains(&chain.key));
             head
         })?;
         PageTable::keep_only(&self.state_dir, &layer.image);
+        self.engine.packs.release_kept(&kept);
         self.in_store.store(taken.lsn.0, Ordering::Release);
         *self.behind_since.lock() = None;
         Ok(())
@@ -134,14 +158,21 @@ fn takes_a_delta(head: &Head, now_ms: u64) -> bool {
 }
 
 /// The head after `old` with one more layer, or with a new full one, which leaves those before it as a chain.
-fn succeed(old: &Head, layer: Layer, is_delta: bool, chain: Option<Chain>) -> Head {
+fn succeed(old: &Head, layer: Layer, is_delta: bool, chain: Option<Chain>, shape: Shape) -> Head {
     let mut head = old.clone();
     if !is_delta {
         head.layers.clear();
         head.chains.extend(chain);
     }
+    head.seq += match shape {
+        Shape::Least => 1,
+        Shape::Full => AFTER_MARKS,
+    };
     head.lsn = layer.lsn;
     head.created_ms = layer.created_ms;
-    head.layers.push(layer);
+    head.layers.push(Layer {
+        seq: head.seq,
+        ..layer
+    });
     head
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use weldrfs_blockstore::{ObjectStore, StoreError};
+use weldrfs_meta::{Dead, PackRow, RestedDatabase};
 
-use super::admission::check_free;
+use super::admission::{check_free, store_now_ms};
 use super::head::{Head, Layer, Seen, read_head};
 use super::inventory::patient;
 use super::keeper::{Desk, Holder, LeaseTerm, nonce};
@@ -37,7 +38,7 @@ pub fn restore_points(source: &Source, runtime: &Handle) -> Result<Vec<RestorePo
     let Some(seen) = volume(&desk)? else {
         return Ok(Vec::new());
     };
-    points::list(&desk, &seen.head, now_ms())
+    points::list(&desk, &seen.head, SystemClock.now_ms())
 }
 
 /// Makes the newest restore point that is not younger than `at_ms` (milliseconds since 1970) the volume's newest state.
@@ -53,6 +54,19 @@ pub fn restore_to(
     scratch: &Path,
     runtime: &Handle,
 ) -> Result<RestorePoint, OpenError> {
+    restore_with(source, at_ms, take_over, scratch, runtime, &SystemClock)
+}
+
+/// The same with a clock of one's own.
+pub(super) fn restore_with(
+    source: &Source,
+    at_ms: u64,
+    take_over: bool,
+    scratch: &Path,
+    runtime: &Handle,
+    clock: &dyn Clock,
+) -> Result<RestorePoint, OpenError> {
+    let now_ms = clock.now_ms();
     let in_scratch = |error| OpenError::StateDir {
         dir: scratch.to_owned(),
         error,
@@ -66,12 +80,12 @@ pub fn restore_to(
     if !take_over {
         check_free(&desk, &seen)?;
     }
-    let (point, wanted) = points::find(&desk, &seen.head, at_ms, now_ms())?;
+    let (point, wanted) = points::find(&desk, &seen.head, at_ms, now_ms)?;
     if point.newest {
         return Ok(point);
     }
-    let layer = full_layer(&desk, &wanted, folder.path())?;
-    let head = replacement(&desk, &seen.head, layer)?;
+    let layer = full_layer(&desk, &wanted, &seen.head, now_ms, folder.path())?;
+    let head = replacement(&desk, &seen.head, now_ms, layer)?;
     match desk.put(head, Some(&seen), Instant::now() + DEADLINE) {
         Ok(_) => Ok(point),
         Err(FsError::Store(StoreError::PreconditionFailed { .. })) => Err(OpenError::State(
@@ -82,25 +96,33 @@ pub fn restore_to(
 }
 
 /// The head that has only this layer, and what the volume held so far as a chain. Nobody holds the lease.
-fn replacement(desk: &Desk, old: &Head, layer: Layer) -> Result<Head, OpenError> {
-    let now_ms = now_ms();
+fn replacement(desk: &Desk, old: &Head, now_ms: u64, layer: Layer) -> Result<Head, OpenError> {
     let chain = points::archive(desk, old, now_ms, Instant::now() + DEADLINE).map_err(failed)?;
     let mut chains = old.chains.clone();
     chains.extend(chain);
+    let seq = old.seq + 1;
     Ok(Head {
         nonce: nonce(),
+        seq,
         epoch: old.epoch + 1,
         lease: Some(Holder::here(LeaseTerm::Auto).lease(now_ms, true)),
         lsn: layer.lsn,
         created_ms: now_ms,
-        layers: vec![layer],
+        layers: vec![Layer { seq, ..layer }],
         chains,
         ..old.clone()
     })
 }
 
-/// Makes the database that `wanted` names and puts it as one layer: chains share none with the head.
-fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenError> {
+/// Makes the database that `wanted` names and puts it as one layer: chains share none with the head. It takes the packs of
+/// the state that is left, `newest`, along, or gc would not know that they can still be wanted.
+fn full_layer(
+    desk: &Desk,
+    wanted: &Head,
+    newest: &Head,
+    now_ms: u64,
+    folder: &Path,
+) -> Result<Layer, OpenError> {
     let local = |error| OpenError::StateDir {
         dir: folder.to_owned(),
         error,
@@ -109,6 +131,12 @@ fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenEr
     let (packed, fetched) = transfer::fetch(&*desk.store, &desk.runtime, wanted, &database)?;
     drop(fetched);
     weldrfs_meta::settle_restored(&database, &packed)?;
+    let left = packs_of(desk, newest, &folder.join("newest.db"))?;
+    let dead = Dead {
+        at_ms: desk.runtime.block_on(store_now_ms(desk))?,
+        seq: newest.seq + 1,
+    };
+    weldrfs_meta::add_dead_packs(&database, &left, dead)?;
     let page_bytes = PageTable::page_bytes(&database).map_err(local)?;
     let table = PageTable::of_file(&database, page_bytes as usize).map_err(local)?;
     let spool =
@@ -119,7 +147,15 @@ fn full_layer(desk: &Desk, wanted: &Head, folder: &Path) -> Result<Layer, OpenEr
         lsn: wanted.lsn,
     };
     let deadline = Instant::now() + SHIP_DEADLINE;
-    layers::put(desk, header, &table, &spool, &[], now_ms(), deadline).map_err(failed)
+    layers::put(desk, header, &table, &spool, &[], now_ms, deadline).map_err(failed)
+}
+
+/// The packs of the state that a head names.
+fn packs_of(desk: &Desk, head: &Head, database: &Path) -> Result<Vec<PackRow>, OpenError> {
+    let (packed, fetched) = transfer::fetch(&*desk.store, &desk.runtime, head, database)?;
+    drop(fetched);
+    weldrfs_meta::settle_restored(database, &packed)?;
+    Ok(RestedDatabase::open(database)?.packs()?)
 }
 
 /// The head of the volume, if it has one.
@@ -151,8 +187,4 @@ fn failed(error: FsError) -> OpenError {
         FsError::Store(error) => error.into(),
         other => OpenError::State(other.to_string()),
     }
-}
-
-fn now_ms() -> u64 {
-    SystemClock.now_ms()
 }

@@ -16,6 +16,7 @@ use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
 mod fsck;
+mod gc;
 mod lease;
 mod loss;
 mod points;

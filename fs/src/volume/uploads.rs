@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashSet;
@@ -125,9 +125,7 @@ impl<'a> Round<'a> {
             self.land()?;
         }
         let built = making.builder.finish();
-        let made_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as u64);
+        let made_ms = self.engine.clock.now_ms();
         let pack = PackRow {
             pack: self.next_pack.fetch_add(1, Ordering::Relaxed),
             id: making.id.0,
@@ -135,6 +133,7 @@ impl<'a> Round<'a> {
             raw_len: built.raw_len,
             extents: built.extents.len() as u64,
             made_ms,
+            dead: None,
         };
         let left = self.limits.until.map_or(UPLOAD_DEADLINE, |until| {
             until.saturating_duration_since(Instant::now())
@@ -147,7 +146,7 @@ impl<'a> Round<'a> {
                 extents: making.extents,
             },
             stay: making.stay,
-            // The segments still have every byte of it: no local copy has to be made durable first.
+            // The segments still have every byte of it: no local copy has to be made durable before.
             upload: self.runtime.spawn(async move {
                 let uploaded = tokio::time::timeout(left, packs.upload_built(&built)).await;
                 let late =

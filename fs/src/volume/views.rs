@@ -10,6 +10,7 @@ use super::keeper::Desk;
 use super::layout::{Folders, Locks};
 use super::open_error::OpenError;
 use super::points;
+use weldrfs_blockstore::ObjectStore;
 
 /// What the name of a view's folder begins with; the rest is the key of its newest layer.
 const VIEW_PREFIX: &str = "at-";
@@ -24,6 +25,18 @@ impl View {
         let seen = seen.ok_or(OpenError::NoPoint { oldest_ms: None })?;
         let (_, head) = points::find(desk, &seen.head, at_ms, now_ms)?;
         Ok(Self(head))
+    }
+
+    /// What was published last, when the local state of that volume is another process'.
+    ///
+    /// # Errors
+    /// [`OpenError::NoVolume`] while nothing was published.
+    pub(super) fn newest(desk: &Desk) -> Result<Self, OpenError> {
+        let seen = desk.runtime.block_on(read_head(&*desk.store))?;
+        match seen {
+            Some(seen) if !seen.head.layers.is_empty() => Ok(Self(seen.head)),
+            _ => Err(OpenError::NoVolume(desk.store.describe())),
+        }
     }
 
     pub(super) fn folders(&self, base: &Path, volume: &str) -> Folders {

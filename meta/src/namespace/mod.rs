@@ -7,6 +7,7 @@ mod attr;
 mod create;
 mod load;
 mod orphan;
+mod places;
 mod readdir;
 mod remove;
 mod rename;

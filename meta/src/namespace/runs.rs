@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::filemap::{FileMap, Piece};
-use crate::ids::{ExtentId, Ino};
+use crate::ids::Ino;
 use crate::rows::{Location, MAX_FILE_BYTES, Place};
 use crate::settings::MAX_GROWN_EXTENT_BYTES;
 
@@ -361,31 +361,5 @@ impl Namespace {
         row.allocated = row.allocated + write.len - freed;
         tx.commit()?;
         Ok(true)
-    }
-
-    /// Extents that lie in a segment, in order, with whether any file uses them. Asked only once a checkpoint covers
-    /// everything that names the segment.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn segment_extents(&self, segment: u64) -> Result<Vec<(ExtentId, Location, bool)>> {
-        self.readers
-            .with(|c| crate::sqlite::read::segment_extents(c, segment))
-    }
-
-    /// The segments that hold bytes of the volume, as of the last checkpoint.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn segments(&self) -> Result<Vec<u64>> {
-        self.readers.with(crate::sqlite::read::segments)
-    }
-
-    /// The packs that hold bytes of the volume, as of the last checkpoint.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn packs(&self) -> Result<Vec<crate::sqlite::PackRow>> {
-        self.readers.with(crate::sqlite::read::packs)
     }
 }

@@ -1,14 +1,16 @@
 //! The durable base: one SQLite database in WAL mode. Owns every SQL statement; knows nothing of caches or policy.
 
+mod live;
 pub(crate) mod open;
+pub(crate) mod packs;
 pub(crate) mod read;
 pub(crate) mod schema;
 pub(crate) mod write;
 
 use crate::ids::ExtentId;
 
-pub use open::settle_restored;
-pub use read::PackRow;
+pub use open::{add_dead_packs, settle_restored};
+pub use packs::{Dead, PackRow, PackUsage};
 pub use schema::SCHEMA_VERSION;
 
 /// Extents that were brought into a pack: of each its offset in the pack's raw bytes and its length.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{MetaError, Result};
 use crate::settings::READ_CONNECTIONS;
 
-use super::{Packed, schema, write};
+use super::{Dead, PackRow, Packed, packs, schema, write};
 
 /// How long a connection waits for another one of this process.
 const BUSY: Duration = Duration::from_secs(10);
@@ -133,6 +133,7 @@ impl Readers {
 /// When the database cannot be written.
 pub fn settle_restored(database: &Path, packed: &[Packed]) -> Result<()> {
     let mut connection = named(Connection::open(database))?;
+    schema::migrate(&mut connection)?;
     for Packed { pack, extents } in packed {
         named(write::move_extents(
             &mut connection,
@@ -142,6 +143,23 @@ pub fn settle_restored(database: &Path, packed: &[Packed]) -> Result<()> {
         ))?;
     }
     named(connection.execute("DELETE FROM location WHERE segment IS NOT NULL", []))?;
+    rest(connection)
+}
+
+/// Adds packs that another state of the volume uses to a rested database which becomes the newest one: in it they are dead,
+/// so that they are not forgotten before the other state is. Those that were dead in it are so only from now on.
+///
+/// # Errors
+/// When the database cannot be written.
+pub fn add_dead_packs(database: &Path, rows: &[PackRow], dead: Dead) -> Result<()> {
+    let mut connection = named(Connection::open(database))?;
+    schema::migrate(&mut connection)?;
+    named(packs::add_dead(&mut connection, rows, dead))?;
+    rest(connection)
+}
+
+/// Brings everything into the file itself.
+fn rest(connection: Connection) -> Result<()> {
     let busy: i64 =
         named(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0)))?;
     if busy != 0 {

@@ -8,6 +8,8 @@ use crate::filemap::Piece;
 use crate::ids::{Cookie, ExtentId, Ino, Lsn};
 use crate::rows::{Dirent, InodeRow, Location, Name, Place};
 
+use super::live::USED;
+
 type Sql<T> = rusqlite::Result<T>;
 
 const INODE_COLUMNS: &str = "ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, ctime_ns, \
@@ -18,7 +20,7 @@ pub(crate) fn signed(v: u64) -> i64 {
     v as i64
 }
 
-fn unsigned(row: &Row<'_>, at: usize) -> Sql<u64> {
+pub(crate) fn unsigned(row: &Row<'_>, at: usize) -> Sql<u64> {
     Ok(row.get::<_, i64>(at)? as u64)
 }
 
@@ -182,10 +184,11 @@ pub(crate) fn segment_extents(
     c: &Connection,
     segment: u64,
 ) -> Sql<Vec<(ExtentId, Location, bool)>> {
-    let sql = "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums, \
-               EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
-               FROM location l WHERE l.segment = ?1 ORDER BY l.offset";
-    c.prepare_cached(sql)?
+    let sql = format!(
+        "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums, {USED} \
+         FROM location l WHERE l.segment = ?1 ORDER BY l.offset"
+    );
+    c.prepare_cached(&sql)?
         .query_map(params![signed(segment)], |r| {
             Ok((ExtentId(unsigned(r, 0)?), location_at(r, 1)?, r.get(6)?))
         })?
@@ -194,10 +197,11 @@ pub(crate) fn segment_extents(
 
 /// The extents that lie in segments and that some file uses, in the order in which they lie.
 pub(crate) fn used_in_segments(c: &Connection) -> Sql<Vec<(ExtentId, Location)>> {
-    let sql = "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums FROM location l \
-               WHERE l.segment IS NOT NULL AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
-               ORDER BY l.segment, l.offset";
-    c.prepare_cached(sql)?
+    let sql = format!(
+        "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums FROM location l \
+         WHERE l.segment IS NOT NULL AND {USED} ORDER BY l.segment, l.offset"
+    );
+    c.prepare_cached(&sql)?
         .query_map([], |r| Ok((ExtentId(unsigned(r, 0)?), location_at(r, 1)?)))?
         .collect()
 }
@@ -207,10 +211,11 @@ pub(crate) fn each_packed(
     c: &Connection,
     mut visit: impl FnMut(ExtentId, u64, u64, u64),
 ) -> Sql<()> {
-    let sql = "SELECT l.extent, l.pack, l.offset, l.len FROM location l \
-               WHERE l.pack IS NOT NULL AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
-               ORDER BY l.pack, l.offset";
-    let mut statement = c.prepare(sql)?;
+    let sql = format!(
+        "SELECT l.extent, l.pack, l.offset, l.len FROM location l \
+         WHERE l.pack IS NOT NULL AND {USED} ORDER BY l.pack, l.offset"
+    );
+    let mut statement = c.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         visit(
@@ -223,11 +228,24 @@ pub(crate) fn each_packed(
     Ok(())
 }
 
+/// The extents in a pack that are used, in the order in which they lie.
+pub(crate) fn used_in_pack(c: &Connection, pack: u64) -> Sql<Vec<(ExtentId, Location)>> {
+    let sql = format!(
+        "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums FROM location l \
+         WHERE l.pack = ?1 AND {USED} ORDER BY l.offset"
+    );
+    c.prepare_cached(&sql)?
+        .query_map(params![signed(pack)], |r| {
+            Ok((ExtentId(unsigned(r, 0)?), location_at(r, 1)?))
+        })?
+        .collect()
+}
+
 /// The segments that hold bytes some file uses.
 pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
-    let sql = "SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL \
-               AND EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent)";
-    c.prepare_cached(sql)?
+    let sql =
+        format!("SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL AND {USED}");
+    c.prepare_cached(&sql)?
         .query_map([], |r| unsigned(r, 0))?
         .collect()
 }
@@ -249,38 +267,6 @@ pub(crate) fn symlink(c: &Connection, ino: Ino) -> Sql<Option<Vec<u8>>> {
 pub(crate) fn orphans(c: &Connection) -> Sql<Vec<Ino>> {
     c.prepare_cached("SELECT ino FROM orphan ORDER BY ino")?
         .query_map([], |r| Ok(Ino(unsigned(r, 0)?)))?
-        .collect()
-}
-
-/// A pack that files' bytes lie in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PackRow {
-    /// Row number; locations name it.
-    pub pack: u64,
-    /// The object's 16-byte id.
-    pub id: [u8; 16],
-    /// Size of the object, bytes.
-    pub bytes: u64,
-    /// Bytes of the extents in it, before compression.
-    pub raw_len: u64,
-    /// How many extents it was made with.
-    pub extents: u64,
-    /// When it was made, milliseconds since 1970.
-    pub made_ms: u64,
-}
-
-pub(crate) fn packs(c: &Connection) -> Sql<Vec<PackRow>> {
-    c.prepare_cached("SELECT pack, id, bytes, raw_len, extents, made_ms FROM pack ORDER BY pack")?
-        .query_map([], |r| {
-            Ok(PackRow {
-                pack: unsigned(r, 0)?,
-                id: r.get(1)?,
-                bytes: unsigned(r, 2)?,
-                raw_len: unsigned(r, 3)?,
-                extents: unsigned(r, 4)?,
-                made_ms: unsigned(r, 5)?,
-            })
-        })?
         .collect()
 }
 

@@ -5,12 +5,12 @@ use rusqlite::Connection;
 use crate::error::{MetaError, Result};
 
 /// The newest schema this program knows; kept in SQLite's `user_version`.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// SQLite's `application_id` of a WeldrFS database: "WFSM".
 pub(crate) const APPLICATION_ID: i32 = 0x5746_534D;
 
 /// `MIGRATIONS[n]` takes a database from version n to n + 1.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE setting (
@@ -130,6 +130,12 @@ CREATE TABLE pending (
     lsn INTEGER NOT NULL,
     PRIMARY KEY (tbl, key)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Since when a pack is dead.
+const VERSION_2: &str = "
+ALTER TABLE pack ADD COLUMN dead_ms INTEGER;
+ALTER TABLE pack ADD COLUMN dead_seq INTEGER;
 ";
 
 /// Brings a database to the newest schema.

@@ -6,7 +6,8 @@ use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
 use crate::rows::{InodeRow, Location, Place};
 
-use super::read::{PackRow, signed};
+use super::packs::PackRow;
+use super::read::signed;
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -185,7 +186,7 @@ fn attributes(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
 }
 
 /// Records that extents lie in a pack now and that others are dead, in one transaction. Extents that died meanwhile
-/// stay dead: only rows that still name a segment are moved, and only if they still have the length that was packed.
+/// stay dead: only rows that are there are moved, and only if they still have the length that was packed.
 pub(crate) fn move_extents(
     c: &mut Connection,
     pack: Option<&PackRow>,
@@ -208,7 +209,7 @@ pub(crate) fn move_extents(
         for (extent, offset, len) in moved {
             t.prepare_cached(
                 "UPDATE location SET segment = NULL, pack = ?2, offset = ?3, sums = NULL \
-                 WHERE extent = ?1 AND segment IS NOT NULL AND len = ?4",
+                 WHERE extent = ?1 AND len = ?4",
             )?
             .execute(params![
                 signed(extent.0),

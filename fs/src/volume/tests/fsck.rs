@@ -1,7 +1,7 @@
 //! fsck finds every kind of damage by its name, and none in healthy volumes.
 
 use super::*;
-use crate::volume::{FsckReport, fsck};
+use crate::volume::{FsckReport, fsck, fsck_local};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weldrfs_meta::ROOT_INO;
@@ -116,12 +116,7 @@ impl Shelf {
         let database = volume.state_dir().join("meta/meta.db");
         volume.close().unwrap();
         drop(volume);
-        let changed = std::process::Command::new("sqlite3")
-            .arg(&database)
-            .arg(sql)
-            .status()
-            .unwrap();
-        assert!(changed.success(), "{sql}");
+        sqlite(&database, sql);
         let volume = open();
         volume
             .engine()
@@ -130,6 +125,15 @@ impl Shelf {
         volume.sync(LONG).unwrap();
         volume.close().unwrap();
     }
+}
+
+fn sqlite(database: &Path, sql: &str) {
+    let changed = std::process::Command::new("sqlite3")
+        .arg(database)
+        .arg(sql)
+        .status()
+        .unwrap();
+    assert!(changed.success(), "{sql}");
 }
 
 #[test]
@@ -242,6 +246,10 @@ fn damage_of_tables_is_found_by_name() {
             "pack-extents",
             "UPDATE location SET offset = offset + 1 WHERE extent = (SELECT min(extent) FROM extent) AND offset + len < (SELECT raw_len FROM pack WHERE pack.pack = location.pack)",
         ),
+        (
+            "pack-dead",
+            "UPDATE pack SET dead_ms = 1, dead_seq = 1 WHERE pack = (SELECT min(pack) FROM location)",
+        ),
     ];
     for (seed, (name, sql)) in (200..).zip(kinds) {
         let shelf = Shelf::new();
@@ -250,4 +258,73 @@ fn damage_of_tables_is_found_by_name() {
         let found = shelf.found(true);
         assert!(found.contains(&name), "{name}: {found:?}");
     }
+}
+
+#[test]
+fn damage_of_the_local_state_is_found_by_name() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    for n in 0..20 {
+        let ino = file(&volume, &format!("f{n}"));
+        volume
+            .engine()
+            .write(ino, 0, &content(n, 20_000), false)
+            .unwrap();
+    }
+    let state = volume.state_dir().to_owned();
+    let (config, handle) = (machine.config("here"), machine.runtime.handle().clone());
+    let found = |deep: bool| -> Vec<&'static str> {
+        let report = fsck_local(&config, deep, &handle).unwrap();
+        report
+            .findings
+            .iter()
+            .map(|finding| finding.invariant)
+            .collect()
+    };
+    let mounted = fsck_local(&config, true, &handle).unwrap_err();
+    assert!(matches!(mounted, OpenError::InUse { .. }), "{mounted}");
+    volume.abandon();
+    drop(volume);
+    let whole = fsck_local(&config, true, &handle).unwrap();
+    assert_eq!((whole.findings, whole.inodes), (vec![], 21));
+    assert_eq!(whole.read_bytes, 20 * 20_000);
+
+    let segments = std::fs::read_dir(state.join("segments")).unwrap();
+    let segment = segments
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("seg-")
+        })
+        .max_by_key(|path| {
+            std::fs::read(path).unwrap()[4_096..]
+                .iter()
+                .any(|byte| *byte != 0)
+        })
+        .unwrap();
+    let bytes = std::fs::read(&segment).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[4_096 + 30_000] ^= 1;
+    std::fs::write(&segment, damaged).unwrap();
+    assert_eq!((found(false), found(true)), (vec![], vec!["segment-sums"]));
+    std::fs::remove_file(&segment).unwrap();
+    assert_eq!(found(false), ["segment-there"]);
+    std::fs::write(&segment, &bytes).unwrap();
+    assert_eq!(found(true), Vec::<&str>::new());
+
+    sqlite(
+        &state.join("meta/meta.db"),
+        "UPDATE inode SET size = size + 1 WHERE ino = 1",
+    );
+    assert_eq!(found(false), ["dir-counts"]);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(state.join("meta/meta.db"));
+    std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), &[0xff; 100], 0).unwrap();
+    assert_eq!(found(false), ["state-opens"]);
+    std::fs::remove_dir_all(&state).unwrap();
+    let none = fsck_local(&config, true, &handle).unwrap_err();
+    assert!(matches!(none, OpenError::NoState { .. }), "{none}");
 }

@@ -111,6 +111,35 @@ fn every_state_of_the_last_hours_can_be_looked_at_while_the_volume_is_written() 
 }
 
 #[test]
+fn who_only_reads_beside_the_writer_sees_what_was_published() {
+    let (machine, store, clock) = (Machine::new(), faulty(), clock_of_now());
+    let config = |read_only| VolumeConfig {
+        source: source(&store),
+        read_only,
+        ..machine.config("here")
+    };
+    let writer = open_with(&machine, config(false), &clock);
+    let handle = machine.runtime.handle();
+    let nothing = Volume::open(config(true), handle.clone()).unwrap_err();
+    assert!(matches!(nothing, OpenError::NoVolume(_)), "{nothing}");
+    file(&writer, "published");
+    writer.sync(LONG).unwrap();
+    file(&writer, "not published");
+    let reader = open_with(&machine, config(true), &clock);
+    assert_eq!(read(&reader, "published"), Some(Vec::new()));
+    assert_eq!(read(&reader, "not published"), None);
+    writer.sync(LONG).unwrap();
+    // It does not follow; whoever mounts later sees more.
+    assert_eq!(read(&reader, "not published"), None);
+    let later = open_with(&machine, config(true), &clock);
+    assert_eq!(read(&later, "not published"), Some(Vec::new()));
+    for volume in [later, reader, writer] {
+        healthy(&volume);
+        volume.close().unwrap();
+    }
+}
+
+#[test]
 fn going_back_takes_every_state_with_it_and_can_be_undone() {
     let (machine, store, clock) = (Machine::new(), faulty(), clock_of_now());
     let times = history(&machine, &store, &clock);

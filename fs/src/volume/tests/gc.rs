@@ -1,0 +1,603 @@
+//! Collecting garbage: nothing goes that a state uses which can be restored, and everything else does, in time.
+//!
+//! `WELDRFS_GC_ROUNDS` makes the campaign longer, `WELDRFS_TEST_SEED` repeats it.
+
+use super::*;
+use crate::volume::fsck::fsck_at;
+use crate::volume::gc::GRACE_MS;
+use crate::volume::restore::restore_with;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use weldrfs_blockstore::PackId;
+
+const HOUR_MS: u64 = 3_600_000;
+const MS_NS: i64 = 1_000_000;
+/// Any time; machines and store agree on it here.
+const BEGIN_NS: i64 = 1_000_000_000_000_000_000;
+
+const TAKE_OVER: Claim = Claim {
+    take_over: true,
+    set_aside: true,
+};
+
+/// A store with a clock, and machines that live by the same.
+struct Hours {
+    machine: Machine,
+    memory: Arc<MemoryStore>,
+    store: Arc<FaultStore>,
+    clock: Arc<ManualClock>,
+}
+
+impl Hours {
+    fn new(seed: u64) -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        let clock = Arc::new(ManualClock::at(BEGIN_NS));
+        memory.set_now_ms(clock.now_ms());
+        let store = FaultStore::new(Arc::clone(&memory) as Arc<dyn ObjectStore>, seed);
+        Self {
+            machine: Machine::new(),
+            memory,
+            store: Arc::new(store),
+            clock,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::Own(Arc::clone(&self.store) as Arc<dyn ObjectStore>)
+    }
+
+    fn open_with(&self, config: VolumeConfig) -> Result<Arc<Volume>, OpenError> {
+        let config = VolumeConfig {
+            source: self.source(),
+            claim: TAKE_OVER,
+            ..config
+        };
+        let handle = self.machine.runtime.handle().clone();
+        Volume::open_with(config, handle, Arc::clone(&self.clock) as Arc<dyn Clock>)
+    }
+
+    fn open(&self, state: &str) -> Arc<Volume> {
+        self.open_with(self.machine.config(state)).unwrap()
+    }
+
+    fn pass(&self, ms: u64) {
+        self.clock.advance(i64::try_from(ms).unwrap() * MS_NS);
+        self.memory.set_now_ms(self.clock.now_ms());
+    }
+
+    fn packs(&self) -> Vec<String> {
+        let keys = self.memory.keys();
+        keys.into_iter()
+            .filter(|key| key.starts_with("packs/"))
+            .collect()
+    }
+
+    /// Everything in the store is whole, every restore point included.
+    fn check(&self, story: &str) {
+        let scratch = self.machine.path("");
+        let handle = self.machine.runtime.handle();
+        let now_ms = self.clock.now_ms();
+        let report = fsck_at(&self.source(), true, &scratch, handle, now_ms).unwrap();
+        assert_eq!(report.findings, vec![], "{story}");
+    }
+}
+
+fn fill(volume: &Volume, name: &str, data: &[u8]) {
+    let ino = file(volume, name);
+    volume.engine().write(ino, 0, data, false).unwrap();
+}
+
+fn read(volume: &Volume, name: &str) -> Vec<u8> {
+    let ino = volume
+        .engine()
+        .lookup(ROOT_INO, name.as_bytes())
+        .unwrap()
+        .ino;
+    volume.engine().read(ino, 0, 1 << 24).unwrap().to_vec()
+}
+
+fn remove(volume: &Volume, name: &str) {
+    volume.engine().unlink(ROOT_INO, name.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_is_dead_goes_when_its_time_is_over_and_not_before() {
+    let hours = Hours::new(1);
+    let volume = hours.open("a");
+    fill(&volume, "dies", &content(1, 300_000));
+    volume.sync(LONG).unwrap();
+    let dying = hours.packs();
+    fill(&volume, "lives", &content(2, 300_000));
+    volume.sync(LONG).unwrap();
+    assert_eq!(volume.gc(false).unwrap().marked.objects, 0);
+    remove(&volume, "dies");
+
+    let planned = volume.gc(true).unwrap();
+    assert_eq!((planned.marked.objects, planned.waiting.objects), (1, 0));
+    assert_eq!(volume.gc(false).unwrap().marked, planned.marked);
+    let mut elapsed = 0;
+    while elapsed < GRACE_MS {
+        let report = volume.gc(false).unwrap();
+        assert_eq!(
+            (report.deleted.objects, report.waiting.objects),
+            (0, 1),
+            "{elapsed} ms"
+        );
+        assert!(dying.iter().all(|key| hours.packs().contains(key)));
+        hours.check("while it waits");
+        hours.pass(HOUR_MS / 2);
+        elapsed += HOUR_MS / 2;
+    }
+    assert_eq!(volume.gc(true).unwrap().deleted, planned.marked);
+    assert_eq!(volume.gc(false).unwrap().deleted, planned.marked);
+    assert!(dying.iter().all(|key| !hours.packs().contains(key)));
+    let after = volume.gc(false).unwrap();
+    assert_eq!((after.waiting.objects, after.used.objects), (0, 1));
+    assert_eq!(read(&volume, "lives"), content(2, 300_000));
+    healthy(&volume);
+    volume.close().unwrap();
+    hours.check("at the end");
+}
+
+#[test]
+fn a_pack_that_anything_uses_stays_whole() {
+    let hours = Hours::new(2);
+    let volume = hours.open("a");
+    // In one pack.
+    for n in 0..10 {
+        fill(&volume, &format!("f{n}"), &content(n, 100_000));
+    }
+    let kept = file(&volume, "share");
+    let first = volume.engine().lookup(ROOT_INO, b"f0").unwrap().ino;
+    volume.sync(LONG).unwrap();
+    assert_eq!(hours.packs().len(), 1);
+    volume
+        .engine()
+        .copy_file_range(first, 0, kept, 0, 100_000, false)
+        .unwrap();
+    // Open, and without a name.
+    let orphan = volume.engine().lookup(ROOT_INO, b"f1").unwrap().ino;
+    volume.engine().retain(orphan, 1);
+    (0..10).for_each(|n| remove(&volume, &format!("f{n}")));
+    for _ in 0..20 {
+        hours.pass(HOUR_MS / 2);
+        volume.gc(false).unwrap();
+        volume.drop_caches();
+        let read_orphan = volume.engine().read(orphan, 0, 1 << 20).unwrap();
+        assert_eq!(read_orphan, content(1, 100_000));
+        assert_eq!(read(&volume, "share"), content(0, 100_000));
+    }
+    // Little of it was used: the rest went, in a new pack or with the last of its own.
+    let left: u64 = volume.gc(false).unwrap().used.bytes;
+    assert!(left < 250_000, "{left} bytes are used");
+    volume.engine().forget(orphan, 1);
+    healthy(&volume);
+    volume.close().unwrap();
+    hours.check("at the end");
+}
+
+#[test]
+fn what_is_left_of_a_pack_that_is_mostly_dead_is_written_anew() {
+    let hours = Hours::new(3);
+    let volume = hours.open("a");
+    for n in 0..20 {
+        fill(&volume, &format!("f{n}"), &content(n, 100_000));
+    }
+    volume.sync(LONG).unwrap();
+    let old = hours.packs();
+    (0..16).for_each(|n| remove(&volume, &format!("f{n}")));
+    assert_eq!(
+        volume.gc(false).unwrap().rewritten.objects,
+        0,
+        "it is young"
+    );
+    hours.pass(2 * HOUR_MS);
+    let report = volume.gc(false).unwrap();
+    assert_eq!((report.rewritten.objects, report.marked.objects), (1, 1));
+    for _ in 0..16 {
+        hours.pass(HOUR_MS);
+        volume.gc(false).unwrap();
+    }
+    assert!(old.iter().all(|key| !hours.packs().contains(key)));
+    volume.drop_caches();
+    (16..20).for_each(|n| assert_eq!(read(&volume, &format!("f{n}")), content(n, 100_000)));
+    volume.close().unwrap();
+    hours.check("at the end");
+    let elsewhere = hours.open("b");
+    (16..20).for_each(|n| assert_eq!(read(&elsewhere, &format!("f{n}")), content(n, 100_000)));
+    elsewhere.close().unwrap();
+}
+
+#[test]
+fn uploads_that_nothing_names_go_when_they_are_old() {
+    let hours = Hours::new(4);
+    let volume = hours.open("a");
+    fill(&volume, "f", &content(1, 300_000));
+    volume.sync(LONG).unwrap();
+    let put = |key: String| {
+        let body = Bytes::from_static(b"of an upload that was cut off");
+        let put = hours.memory.put(&key, body, PutCondition::IfAbsent);
+        hours.machine.runtime.block_on(put).unwrap();
+        key
+    };
+    let ours = [
+        put(PackId([7; 16]).object_key()),
+        put("meta/00000000000000ff-0123456789abcdef-0000.layer".into()),
+        put("meta/00000000000000ff-0123456789abcdef.chain".into()),
+        put("time/0123456789abcdef".into()),
+    ];
+    let others = [put("packs/notes".into()), put("meta/notes".into())];
+    hours.pass(GRACE_MS - 1);
+    assert_eq!(volume.gc(false).unwrap().unnamed.objects, 0);
+    hours.pass(1);
+    assert_eq!(volume.gc(true).unwrap().unnamed.objects, 4);
+    assert_eq!(volume.gc(false).unwrap().unnamed.objects, 4);
+    let keys = hours.memory.keys();
+    assert!(ours.iter().all(|key| !keys.contains(key)));
+    assert!(others.iter().all(|key| keys.contains(key)));
+    assert_eq!(read(&volume, "f"), content(1, 300_000));
+    volume.close().unwrap();
+    hours.check("at the end");
+}
+
+#[test]
+fn what_a_fenced_machine_uploaded_and_did_not_publish_is_kept_there() {
+    let hours = Hours::new(5);
+    let volume = hours.open("a");
+    volume.sync(LONG).unwrap();
+    let no_head =
+        FaultRule::on(Verb::Put, Fault::ErrorBefore(FaultKind::Denied)).prefix("head.json");
+    let rule = hours.store.add(no_head);
+    fill(&volume, "only here", &content(1, 300_000));
+    assert!(volume.sync(Duration::from_secs(5)).is_err());
+    assert_eq!(hours.packs().len(), 1, "it is uploaded");
+    assert_eq!(volume.drop_caches(), 0, "and kept");
+    volume.abandon();
+    hours.store.remove(rule);
+
+    let other = hours.open("b");
+    hours.pass(GRACE_MS);
+    assert_eq!(
+        other.gc(false).unwrap().unnamed.objects,
+        2,
+        "a pack and a layer"
+    );
+    assert_eq!(hours.packs(), Vec::<String>::new());
+    other.close().unwrap();
+    let volume = hours.open("a");
+    assert!(volume.engine().lookup(ROOT_INO, b"only here").is_err());
+    let copies = crate::volume::layout::divergent_copies(volume.state_dir()).unwrap();
+    let copy = hours
+        .open_with(VolumeConfig {
+            divergent: Some(copies[0].clone()),
+            ..hours.machine.config("a")
+        })
+        .unwrap();
+    copy.drop_caches();
+    assert_eq!(read(&copy, "only here"), content(1, 300_000));
+    copy.close().unwrap();
+    volume.close().unwrap();
+}
+
+#[test]
+fn nothing_is_deleted_where_conditions_are_ignored() {
+    let hours = Hours::new(6);
+    hours.store.add(FaultRule::always(Fault::IgnoreCondition));
+    let config = VolumeConfig {
+        trust_store: true,
+        ..hours.machine.config("a")
+    };
+    let volume = hours.open_with(config).unwrap();
+    let error = volume.gc(false).unwrap_err();
+    assert!(error.to_string().contains("conditions"), "{error}");
+    volume.close().unwrap();
+}
+
+/// A volume with dead packs whose time is over, sparse ones, and objects that nothing names.
+fn ripe() -> (Hours, Arc<Volume>) {
+    let hours = Hours::new(7);
+    let volume = hours.open("a");
+    for pack in 0..3 {
+        for n in 0..10 {
+            fill(&volume, &format!("f{pack}-{n}"), &content(n, 50_000));
+        }
+        volume.sync(LONG).unwrap();
+    }
+    let body = Bytes::from_static(b"left");
+    let key = PackId([7; 16]).object_key();
+    let put = hours.memory.put(&key, body, PutCondition::IfAbsent);
+    hours.machine.runtime.block_on(put).unwrap();
+    (0..10).for_each(|n| remove(&volume, &format!("f0-{n}")));
+    volume.gc(false).unwrap();
+    hours.pass(GRACE_MS);
+    (0..9).for_each(|n| remove(&volume, &format!("f1-{n}")));
+    (hours, volume)
+}
+
+#[test]
+fn gc_is_killed_between_any_two_requests_and_goes_on() {
+    let (hours, volume) = ripe();
+    let before = hours.store.counts().requests();
+    let whole = volume.gc(false).unwrap();
+    let requests = hours.store.counts().requests() - before;
+    assert!(
+        [whole.deleted, whole.marked, whole.rewritten, whole.unnamed]
+            .iter()
+            .all(|amount| amount.objects > 0),
+        "{whole:?}"
+    );
+    volume.close().unwrap();
+    for last in 0..requests {
+        for (takes_effect, same_machine) in [(false, true), (true, true), (true, false)] {
+            let story = format!(
+                "{last} requests were answered, the next takes effect: {takes_effect}, the machine comes back: {same_machine}"
+            );
+            let (hours, volume) = ripe();
+            let lost = FaultRule::always(Fault::ErrorAfter(FaultKind::Denied));
+            let refused = FaultRule::always(Fault::ErrorBefore(FaultKind::Denied));
+            if takes_effect {
+                hours.store.add(lost.skip(last).times(1));
+            }
+            hours
+                .store
+                .add(refused.skip(last + u64::from(takes_effect)));
+            assert!(volume.gc(false).is_err() || last + 1 == requests, "{story}");
+            volume.abandon();
+            hours.store.heal();
+            hours.check(&story);
+            let volume = hours.open(if same_machine { "a" } else { "b" });
+            healthy(&volume);
+            for _ in 0..20 {
+                volume.gc(false).unwrap();
+                hours.pass(HOUR_MS);
+            }
+            volume.drop_caches();
+            for n in 0..10 {
+                assert_eq!(
+                    read(&volume, &format!("f2-{n}")),
+                    content(n, 50_000),
+                    "{story}"
+                );
+            }
+            assert_eq!(read(&volume, "f1-9"), content(9, 50_000), "{story}");
+            let report = volume.gc(false).unwrap();
+            assert_eq!(report.waiting.objects, 0, "{story}");
+            assert_eq!(hours.packs().len() as u64, report.used.objects, "{story}");
+            volume.close().unwrap();
+            hours.check(&story);
+        }
+    }
+}
+
+type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// What the volume was at any time, and what happened.
+struct Campaign {
+    hours: Hours,
+    rng: SmallRng,
+    now: Files,
+    /// Every content there was, by the time: a head is made at one of them.
+    states: BTreeMap<u64, Vec<Files>>,
+    machines: u64,
+    deleted: u64,
+    looked_at: u64,
+}
+
+impl Campaign {
+    fn note(&mut self) {
+        let now_ms = self.hours.clock.now_ms();
+        self.states
+            .entry(now_ms)
+            .or_default()
+            .push(self.now.clone());
+    }
+
+    fn change(&mut self, volume: &Volume) {
+        let name = format!("f{}", self.rng.random_range(0..12));
+        match (self.now.get(&name).cloned(), self.rng.random_range(0..6)) {
+            (Some(_), 0..3) => {
+                remove(volume, &name);
+                self.now.remove(&name);
+            }
+            (Some(data), 3) => {
+                let to = format!("copy{}", self.rng.random_range(0..3));
+                if self.now.contains_key(&to) {
+                    remove(volume, &to);
+                }
+                let from = volume
+                    .engine()
+                    .lookup(ROOT_INO, name.as_bytes())
+                    .unwrap()
+                    .ino;
+                let into = file(volume, &to);
+                let len = data.len() as u64;
+                let done = volume
+                    .engine()
+                    .copy_file_range(from, 0, into, 0, len, false);
+                assert_eq!(done.unwrap(), len);
+                self.now.insert(to, data);
+            }
+            (None, _) => {
+                let data = content(self.rng.random(), self.rng.random_range(1..60_000));
+                fill(volume, &name, &data);
+                self.now.insert(name, Arc::new(data));
+            }
+            _ => {}
+        }
+        self.note();
+    }
+
+    fn files_of(volume: &Volume) -> Files {
+        let listed = volume.engine().readdir(ROOT_INO, 0, 1_000).unwrap();
+        listed
+            .into_iter()
+            .map(|entry| {
+                let data = volume.engine().read(entry.ino, 0, 1 << 20).unwrap();
+                let name = String::from_utf8(entry.name.to_vec()).unwrap();
+                (name, Arc::new(data.to_vec()))
+            })
+            .collect()
+    }
+
+    /// The state that a volume shows, which must be one of those there were at that time.
+    fn take_for(&mut self, volume: &Volume, at_ms: u64, story: &str) -> Files {
+        let found = Self::files_of(volume);
+        let known = self
+            .states
+            .get(&at_ms)
+            .is_some_and(|states| states.contains(&found));
+        assert!(known, "{story}: at {at_ms} there was no such state");
+        found
+    }
+
+    fn points(&self) -> Vec<u64> {
+        let handle = self.hours.machine.runtime.handle();
+        let desk = crate::volume::restore::look(
+            &self.hours.source(),
+            self.hours.machine.dir.path(),
+            handle,
+        )
+        .unwrap();
+        let seen = crate::volume::restore::volume(&desk).unwrap().unwrap();
+        let points =
+            crate::volume::points::list(&desk, &seen.head, self.hours.clock.now_ms()).unwrap();
+        points.into_iter().map(|point| point.at_ms).collect()
+    }
+
+    /// The oldest restore point and some others can be read in full.
+    fn look_at_points(&mut self, state: &str, story: &str) {
+        let points = self.points();
+        let mut some: Vec<u64> = points.choose_multiple(&mut self.rng, 3).copied().collect();
+        some.extend(points.first());
+        for at_ms in some {
+            let view = VolumeConfig {
+                at_ms: Some(at_ms),
+                ..self.hours.machine.config(state)
+            };
+            let view = self.hours.open_with(view).unwrap();
+            view.drop_caches();
+            self.take_for(&view, at_ms, story);
+            view.close().unwrap();
+            self.looked_at += 1;
+        }
+    }
+
+    fn collect(&mut self, volume: &Volume, state: &str, story: &str) {
+        let faulty = self.rng.random_bool(0.3);
+        if faulty {
+            for fault in [
+                Fault::ErrorBefore(FaultKind::Denied),
+                Fault::ErrorAfter(FaultKind::Denied),
+            ] {
+                self.hours.store.add(FaultRule::always(fault).chance(0.1));
+            }
+        }
+        let collected = volume.gc(false);
+        self.hours.store.heal();
+        match collected {
+            Ok(report) => self.deleted += report.deleted.objects,
+            Err(error) => assert!(faulty, "{story}: {error}"),
+        }
+        self.hours.check(story);
+        self.look_at_points(state, story);
+    }
+
+    fn round(&mut self, volume: Arc<Volume>, state: &mut String, story: &str) -> Arc<Volume> {
+        match self.rng.random_range(0..12) {
+            0..4 => {
+                for _ in 0..self.rng.random_range(1..10) {
+                    self.change(&volume);
+                }
+            }
+            4..6 => {
+                volume.sync(LONG).unwrap();
+            }
+            6..8 => {
+                let ms = self.rng.random_range(1..3 * HOUR_MS);
+                self.hours.pass(ms);
+                // The thread that does it goes by the real clock.
+                let acknowledged = volume.engine.ns.acknowledged().0;
+                volume.keeper().unwrap().look_after(acknowledged);
+                self.note();
+            }
+            8..10 => self.collect(&volume, state, story),
+            10 => {
+                volume.abandon();
+                let lost = self.rng.random_bool(0.5);
+                if lost {
+                    self.machines += 1;
+                    *state = format!("machine{}", self.machines);
+                }
+                let volume = self.hours.open(state);
+                self.now = match lost {
+                    true => {
+                        let head = newest_head(&self.hours.machine, &self.hours.store);
+                        self.take_for(&volume, head.created_ms, story)
+                    }
+                    false => Self::files_of(&volume),
+                };
+                self.note();
+                return volume;
+            }
+            _ => {
+                volume.close().unwrap();
+                let points = self.points();
+                let at_ms = *points.choose(&mut self.rng).unwrap();
+                let scratch = self.hours.machine.dir.path();
+                let handle = self.hours.machine.runtime.handle();
+                let source = self.hours.source();
+                restore_with(&source, at_ms, true, scratch, handle, &*self.hours.clock).unwrap();
+                let volume = self.hours.open(state);
+                self.now = self.take_for(&volume, at_ms, story);
+                self.note();
+                return volume;
+            }
+        }
+        assert_eq!(Self::files_of(&volume), self.now, "{story}");
+        volume
+    }
+}
+
+#[test]
+fn every_state_that_can_be_restored_is_there_along_random_histories() {
+    let seed = number("WELDRFS_TEST_SEED", SmallRng::from_os_rng().random());
+    let rounds = number("WELDRFS_GC_ROUNDS", 150);
+    let mut campaign = Campaign {
+        hours: Hours::new(seed),
+        rng: SmallRng::seed_from_u64(seed),
+        now: Files::new(),
+        states: BTreeMap::new(),
+        machines: 0,
+        deleted: 0,
+        looked_at: 0,
+    };
+    let mut state = "machine0".to_owned();
+    let mut volume = campaign.hours.open(&state);
+    campaign.note();
+    volume.sync(LONG).unwrap();
+    for round in 0..rounds {
+        let story = format!("WELDRFS_TEST_SEED={seed}, round {round}");
+        volume = campaign.round(volume, &mut state, &story);
+    }
+    // With nothing going on everything dead is gone in the end.
+    for _ in 0..20 {
+        volume.gc(false).unwrap();
+        campaign.hours.pass(HOUR_MS);
+    }
+    let left = volume.gc(false).unwrap();
+    assert_eq!(left.waiting.objects, 0, "WELDRFS_TEST_SEED={seed}");
+    assert_eq!(campaign.hours.packs().len() as u64, left.used.objects);
+    volume.close().unwrap();
+    campaign.hours.check("at the end");
+    println!(
+        "WELDRFS_TEST_SEED={seed}: {rounds} rounds, {} packs deleted, {} restore points read",
+        campaign.deleted, campaign.looked_at
+    );
+    assert!(campaign.deleted > 0 && campaign.looked_at > 0);
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}

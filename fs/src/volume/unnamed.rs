@@ -1,0 +1,102 @@
+//! Objects of a volume that nothing names: of uploads that were cut off before a head could name them, and what asked the
+//! store for its time. Which they are is told from what is named, never the other way round.
+
+use std::time::Instant;
+
+use rustc_hash::FxHashSet;
+use weldrfs_blockstore::{ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, StoreError};
+
+use super::Volume;
+use super::admission::is_time_key;
+use super::gc::{Amount, DELETE_KEYS, GRACE_MS, STEP_DEADLINE, delete};
+use super::head::{Head, Layer, is_part_key, part_keys};
+use super::keeper::{Desk, Keeper};
+use super::points::{self, is_chain_key};
+use crate::error::FsError;
+
+/// Where a volume's objects are, besides marker and head.
+const PREFIXES: [&str; 3] = ["packs/", "meta/", "time/"];
+
+/// Deletes what nothing names and is older than the grace.
+pub(super) fn sweep(
+    volume: &Volume,
+    keeper: &Keeper,
+    now_ms: u64,
+    dry_run: bool,
+) -> Result<Amount, FsError> {
+    let desk = &keeper.desk;
+    let mut old = Vec::new();
+    for prefix in PREFIXES {
+        let listed = desk.within(Instant::now() + STEP_DEADLINE, list(desk, prefix))?;
+        old.extend(
+            listed
+                .into_iter()
+                .filter(|object| object.modified_ms + GRACE_MS <= now_ms && is_ours(&object.key)),
+        );
+    }
+    if old.is_empty() {
+        return Ok(Amount::default());
+    }
+    // After the listing: what was put and named meanwhile is named here.
+    let named = named(volume, keeper)?;
+    old.retain(|object| !named.contains(&object.key));
+    let mut amount = Amount::default();
+    old.iter().for_each(|object| amount.add(object.len));
+    if !dry_run {
+        let keys: Vec<String> = old.into_iter().map(|object| object.key).collect();
+        for batch in keys.chunks(DELETE_KEYS) {
+            delete(keeper, batch)?;
+        }
+    }
+    Ok(amount)
+}
+
+fn is_ours(key: &str) -> bool {
+    is_part_key(key)
+        || is_chain_key(key)
+        || is_time_key(key)
+        || PackId::from_object_key(key).is_some()
+}
+
+async fn list(desk: &Desk, prefix: &str) -> Result<Vec<ListedObject>, StoreError> {
+    let mut all: Vec<ListedObject> = Vec::new();
+    loop {
+        let after = all.last().map(|object| object.key.clone());
+        let page = desk
+            .store
+            .list(prefix, after.as_deref(), MAX_LIST_OBJECTS)
+            .await?;
+        let more = page.more && !page.objects.is_empty();
+        all.extend(page.objects);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Keys that the newest state, the head and its chains name.
+fn named(volume: &Volume, keeper: &Keeper) -> Result<FxHashSet<String>, FsError> {
+    let head = keeper.newest(Instant::now() + STEP_DEADLINE)?.head;
+    let mut named = of_head(&keeper.desk, &head)?;
+    let engine = &volume.engine;
+    let rows = engine.ns.packs()?;
+    named.extend(rows.iter().map(|row| PackId(row.id).object_key()));
+    named.extend(engine.pack_ids.read().values().map(PackId::object_key));
+    named.extend(engine.packs.kept().iter().map(PackId::object_key));
+    Ok(named)
+}
+
+fn of_head(desk: &Desk, head: &Head) -> Result<FxHashSet<String>, FsError> {
+    let mut named = FxHashSet::default();
+    let mut add = |layers: &[Layer]| {
+        for layer in layers {
+            named.extend(part_keys(&layer.key, layer.parts.len() as u64));
+        }
+    };
+    add(&head.layers);
+    for chain in &head.chains {
+        add(&points::layers_of(desk, chain).map_err(FsError::Store)?);
+    }
+    named.extend(head.chains.iter().map(|chain| chain.key.clone()));
+    Ok(named)
+}
