@@ -17,7 +17,8 @@
 //! that was cut off, and is deleted when it is as old as the grace. A machine that was cut off before it could publish
 //! keeps local copies of what it has uploaded (see `Packs::kept`).
 //!
-//! Only the holder of the lease deletes, and only what no later holder can come to need.
+//! Only the holder of the lease deletes, and only what no later holder can come to need. Dead packs are such for ever.
+//! What has no name is told from the newest state, so the head is read again after the objects were listed.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ const REWRITE_BYTES: u64 = 256 << 20;
 /// Keys deleted by one call.
 pub(super) const DELETE_KEYS: usize = 1000;
 /// How long each of the steps of a round may take.
-pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two rounds, and before the first.
 pub(super) const INTERVAL: Duration = Duration::from_secs(3600);
 pub(super) const FIRST_AFTER: Duration = Duration::from_secs(300);
@@ -131,9 +132,11 @@ impl Volume {
             report.marked = Amount::of(self.unused()?.iter().map(|pack| &pack.row));
         } else {
             self.sweep(keeper, &due)?;
+            self.check_open()?;
             let rewritten = self.packer.repack(&sparse, Instant::now() + STEP_DEADLINE);
             report.marked = self.mark(keeper, now_ms)?;
             rewritten?;
+            self.check_open()?;
             if report.marked.objects > 0 {
                 self.publish_now(Shape::Full, STEP_DEADLINE)?;
             } else if report != GcReport::default() {
@@ -154,6 +157,14 @@ impl Volume {
         Ok(report)
     }
 
+    /// An unmount waits for the step that is under way, not for the whole round.
+    fn check_open(&self) -> Result<(), FsError> {
+        match self.engine.ns.read_only() {
+            None => Ok(()),
+            Some(why) => Err(FsError::Meta(MetaError::ReadOnly(why))),
+        }
+    }
+
     /// The regular round, if there can be anything to do.
     pub(super) fn gc_if_changed(&self) {
         let now = Collected {
@@ -165,6 +176,7 @@ impl Volume {
         }
         match self.gc(false) {
             Ok(report) => tracing::debug!(?report, "collected garbage"),
+            Err(FsError::Meta(MetaError::ReadOnly(_))) => {}
             Err(error) => note_trouble(
                 &self.last_error,
                 "collecting garbage failed and will be tried again",

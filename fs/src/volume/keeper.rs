@@ -284,6 +284,19 @@ impl Keeper {
         }
     }
 
+    /// The head as it is in the store now, if it is still this state's own.
+    ///
+    /// # Errors
+    /// [`FsError::Foreign`] when somebody else has put one; [`FsError::Store`] and [`FsError::Late`].
+    pub(super) fn confirm(&self, deadline: Instant) -> Result<Head, FsError> {
+        let newest = self.newest.try_lock_until(deadline);
+        let mut newest =
+            newest.ok_or(FsError::Late("another request for the head is under way"))?;
+        let seen = self.note(self.desk.own_head(deadline))?;
+        *newest = Some(seen.clone());
+        Ok(seen.head)
+    }
+
     /// Replaces the head by what `change` makes of it, which renews the lease.
     ///
     /// # Errors

@@ -37,8 +37,10 @@ pub(super) fn sweep(
     if old.is_empty() {
         return Ok(Amount::default());
     }
-    // After the listing: what was put and named meanwhile is named here.
-    let named = named(volume, keeper)?;
+    // After the listing: what was put and named meanwhile is named here. And whoever has taken the volume over without
+    // this machine knowing, asleep or a copy of itself, names objects that it never heard of.
+    let head = keeper.confirm(Instant::now() + STEP_DEADLINE)?;
+    let named = named(volume, keeper, &head)?;
     old.retain(|object| !named.contains(&object.key));
     let mut amount = Amount::default();
     old.iter().for_each(|object| amount.add(object.len));
@@ -75,9 +77,8 @@ async fn list(desk: &Desk, prefix: &str) -> Result<Vec<ListedObject>, StoreError
 }
 
 /// Keys that the newest state, the head and its chains name.
-fn named(volume: &Volume, keeper: &Keeper) -> Result<FxHashSet<String>, FsError> {
-    let head = keeper.newest(Instant::now() + STEP_DEADLINE)?.head;
-    let mut named = of_head(&keeper.desk, &head)?;
+fn named(volume: &Volume, keeper: &Keeper, head: &Head) -> Result<FxHashSet<String>, FsError> {
+    let mut named = of_head(&keeper.desk, head)?;
     let engine = &volume.engine;
     let rows = engine.ns.packs()?;
     named.extend(rows.iter().map(|row| PackId(row.id).object_key()));

@@ -49,13 +49,21 @@ impl Hours {
     }
 
     fn open_with(&self, config: VolumeConfig) -> Result<Arc<Volume>, OpenError> {
+        self.open_at(config, &self.clock)
+    }
+
+    fn open_at(
+        &self,
+        config: VolumeConfig,
+        clock: &Arc<ManualClock>,
+    ) -> Result<Arc<Volume>, OpenError> {
         let config = VolumeConfig {
             source: self.source(),
             claim: TAKE_OVER,
             ..config
         };
         let handle = self.machine.runtime.handle().clone();
-        Volume::open_with(config, handle, Arc::clone(&self.clock) as Arc<dyn Clock>)
+        Volume::open_with(config, handle, Arc::clone(clock) as Arc<dyn Clock>)
     }
 
     fn open(&self, state: &str) -> Arc<Volume> {
@@ -279,6 +287,28 @@ fn what_a_fenced_machine_uploaded_and_did_not_publish_is_kept_there() {
     assert_eq!(read(&copy, "only here"), content(1, 300_000));
     copy.close().unwrap();
     volume.close().unwrap();
+}
+
+#[test]
+fn who_slept_while_another_took_over_deletes_nothing_of_it() {
+    let hours = Hours::new(8);
+    // By the clock of this machine no time passes: it sleeps, or is a copy that was made of it earlier.
+    let asleep = Arc::new(ManualClock::at(BEGIN_NS));
+    let sleeper = hours.open_at(hours.machine.config("a"), &asleep).unwrap();
+    fill(&sleeper, "old", &content(1, 100_000));
+    sleeper.sync(LONG).unwrap();
+    let other = hours.open("b");
+    fill(&other, "new", &content(2, 100_000));
+    other.close().unwrap();
+    hours.pass(GRACE_MS);
+    let error = sleeper.gc(false).unwrap_err();
+    assert!(matches!(error, FsError::Foreign), "{error}");
+    hours.check("after a round of the sleeper");
+    let other = hours.open("b");
+    other.drop_caches();
+    assert_eq!(read(&other, "new"), content(2, 100_000));
+    other.close().unwrap();
+    sleeper.abandon();
 }
 
 #[test]
