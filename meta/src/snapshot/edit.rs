@@ -2,12 +2,14 @@
 //!
 //! Keeps the directories' counts and hashes and the numbers of links right. It reads tables and changes none.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::{Cookie, Ino};
-use crate::namespace::FIRST_COOKIE;
+use crate::namespace::{FIRST_COOKIE, ino_of};
 use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name};
 use crate::sqlite::at::At;
 use crate::sqlite::open::named;
@@ -27,7 +29,7 @@ pub(super) struct Edited {
     pub(super) changes: Vec<Change>,
     /// Entries that were added, replaced or removed.
     pub(super) entries: Vec<(Ino, Name)>,
-    /// Inodes that were there before and whose rows change.
+    /// Inodes that were there before and that change.
     pub(super) inodes: Vec<Ino>,
     /// Those of them that have no name any more.
     pub(super) orphans: Vec<Ino>,
@@ -255,12 +257,16 @@ impl<'c, 'n> Edit<'c, 'n> {
 
     /// What it came to.
     pub(super) fn finish(mut self) -> Result<Edited> {
-        let (mut inodes, mut orphans, mut born) = (Vec::new(), Vec::new(), (0, 0));
+        let (mut orphans, mut born) = (Vec::new(), (0, 0));
+        let mut is_born: FxHashSet<Ino> = FxHashSet::default();
         for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
             match before {
                 Some(before) if before == row => continue,
-                Some(_) => inodes.push(ino),
-                None => born = (born.0 + 1, born.1 + row.allocated as i64),
+                Some(_) => {}
+                None => {
+                    is_born.insert(ino);
+                    born = (born.0 + 1, born.1 + row.allocated as i64);
+                }
             }
             self.push(Change::PutInode(row))?;
             if row.nlink == 0 && before.is_none_or(|before| before.nlink > 0) {
@@ -268,7 +274,10 @@ impl<'c, 'n> Edit<'c, 'n> {
                 self.push(Change::PutOrphan(ino))?;
             }
         }
-        inodes.sort_unstable();
+        // By their changes, not by their rows: an attribute may change within one tick of the clock.
+        let inodes: BTreeSet<Ino> = self.changes.iter().filter_map(ino_of).collect();
+        let inodes = inodes.into_iter().filter(|ino| !is_born.contains(ino));
+        let inodes = inodes.collect();
         orphans.sort_unstable();
         Ok(Edited {
             changes: self.changes,

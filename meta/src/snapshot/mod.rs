@@ -7,7 +7,9 @@ mod bulk;
 mod clone;
 mod diff;
 mod edit;
+mod plan;
 mod restore;
+mod successors;
 #[cfg(test)]
 mod tests;
 mod view;

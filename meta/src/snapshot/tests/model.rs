@@ -415,6 +415,9 @@ impl Run {
     /// Everything the snapshots tell, against what was seen.
     fn compare(&mut self, tree: &Tree) {
         healthy(&self.ns);
+        let usage = self.ns.usage();
+        let totals = self.ns.readers.with(crate::sqlite::read::totals).unwrap();
+        assert_eq!((usage.inodes, usage.bytes), totals, "step {}", self.step);
         let Some((epoch, (snapshot, then))) = self.some_snapshot() else {
             return;
         };
