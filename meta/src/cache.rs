@@ -196,7 +196,9 @@ impl NodeState {
             Change::PutLocation { .. }
             | Change::GrowLocation { .. }
             | Change::PutOrphan(_)
-            | Change::DelOrphan(_) => {}
+            | Change::DelOrphan(_)
+            | Change::PutSnapshot { .. }
+            | Change::Bulk(_) => {}
         }
     }
 

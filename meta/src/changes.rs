@@ -1,7 +1,8 @@
 //! A change: the smallest thing an operation does to the tables. A journal record is a list of them, applied in order.
 
-use crate::ids::{ExtentId, Ino};
+use crate::ids::{Epoch, ExtentId, Ino};
 use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name};
+use crate::snapshot::NewSnapshot;
 
 /// One change of one row (or of one file's rows from an offset on).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,4 +88,13 @@ pub enum Change {
     PutOrphan(Ino),
     /// The inode has a name again.
     DelOrphan(Ino),
+    /// From here on the rows belong to another epoch. The only change of its record.
+    PutSnapshot {
+        /// Its epoch: greater than every other one's.
+        epoch: Epoch,
+        /// What it is called, and by whom.
+        new: NewSnapshot,
+    },
+    /// The tables below this directory were changed as a whole, outside of the journal. Changes nothing by itself.
+    Bulk(Ino),
 }

@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::ids::{ExtentId, Ino, ROOT_INO};
 use crate::namespace::Namespace;
 use crate::rows::{Dirent, InodeRow};
+use crate::sqlite::at::At;
+use crate::sqlite::capture::UNDO;
+use crate::sqlite::live::USED;
 use crate::sqlite::open::named;
 use crate::sqlite::{PackRow, packs, read};
 
@@ -43,6 +46,18 @@ impl CheckReport {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(Finding { invariant, detail });
         }
+    }
+
+    /// Every row of a query is a violation.
+    fn found_by(&mut self, c: &Connection, invariant: &'static str, sql: &str) -> Result<()> {
+        let details = named(c.prepare(sql).and_then(|mut statement| {
+            let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        }))?;
+        for detail in details {
+            self.found(invariant, detail);
+        }
+        Ok(())
     }
 }
 
@@ -127,32 +142,50 @@ impl RestedDatabase {
     }
 }
 
-/// Checks every invariant of a database.
+/// Checks every invariant of a database: of the tree as it is, of every snapshot's, and of what snapshots have kept.
 pub(crate) fn check(c: &Connection) -> Result<CheckReport> {
     let mut report = CheckReport::default();
+    let present = At::present(c);
+    let inodes = check_tree(present, &mut report)?;
+    check_orphans(c, &inodes, &mut report)?;
+    check_locations(c, &mut report)?;
+    check_kept(c, &mut report)?;
+    for snapshot in named(read::snapshots(c))? {
+        let mut at = CheckReport::default();
+        check_tree(At::snapshot(c, snapshot.epoch), &mut at)?;
+        for finding in at.findings {
+            let detail = format!("in snapshot {}: {}", snapshot.name, finding.detail);
+            report.found(finding.invariant, detail);
+        }
+    }
+    Ok(report)
+}
+
+/// What holds of a tree at any time. Returns its inodes.
+fn check_tree(at: At<'_>, report: &mut CheckReport) -> Result<FxHashMap<Ino, InodeRow>> {
     let mut inodes: FxHashMap<Ino, InodeRow> = FxHashMap::default();
-    named(read::each_inode(c, |row| {
+    named(at.each_inode(|row| {
         inodes.insert(row.ino, row);
     }))?;
     report.inodes = inodes.len() as u64;
-    let links = check_dirents(c, &inodes, &mut report)?;
-    check_inodes(c, &inodes, &links, &mut report)?;
-    check_extents(c, &inodes, &mut report)?;
-    check_reachable(&inodes, &mut report);
-    check_references(c, &mut report)?;
-    Ok(report)
+    let links = check_dirents(at, &inodes, report)?;
+    check_links(&inodes, &links, report);
+    check_extents(at, &inodes, report)?;
+    check_reachable(&inodes, report);
+    check_belongings(at, &inodes, report)?;
+    Ok(inodes)
 }
 
 /// `dirent-inode`: every entry names an inode of its kind. `dir-counts`: every directory's row has the count and hash
 /// of its entries. `dirent-parent`: entries are in directories. Returns how often each inode is named.
 fn check_dirents(
-    c: &Connection,
+    at: At<'_>,
     inodes: &FxHashMap<Ino, InodeRow>,
     report: &mut CheckReport,
 ) -> Result<FxHashMap<Ino, u64>> {
     let mut links: FxHashMap<Ino, u64> = FxHashMap::default();
     let mut dirs: FxHashMap<Ino, Names> = FxHashMap::default();
-    named(read::each_dirent(c, |parent, name, dirent: Dirent| {
+    named(at.each_dirent(|parent, name, dirent: Dirent| {
         report.dirents += 1;
         *links.entry(dirent.ino).or_default() += 1;
         let dir = dirs.entry(parent).or_default();
@@ -214,24 +247,32 @@ fn check_dirents(
     Ok(links)
 }
 
-/// `link-count`: a file has as many links as names. `orphan-row`: an inode without links is an orphan, and no other.
-/// `counter`: inode numbers are below the next one.
-fn check_inodes(
-    c: &Connection,
+/// `link-count`: a file has as many links as names.
+fn check_links(
     inodes: &FxHashMap<Ino, InodeRow>,
     links: &FxHashMap<Ino, u64>,
     report: &mut CheckReport,
-) -> Result<()> {
-    let orphans: FxHashSet<Ino> = named(read::orphans(c))?.into_iter().collect();
-    let next = named(read::setting(c, "next_ino"))?.unwrap_or(0);
-    for row in inodes.values() {
+) {
+    for row in inodes.values().filter(|r| !r.is_dir()) {
         let named = links.get(&row.ino).copied().unwrap_or(0);
-        if !row.is_dir() && u64::from(row.nlink) != named {
+        if u64::from(row.nlink) != named {
             report.found(
                 "link-count",
                 format!("{}: {} links, {named} names", row.ino, row.nlink),
             );
         }
+    }
+}
+
+/// `orphan-row`: an inode without links is an orphan, and no other. `counter`: inode numbers are below the next one.
+fn check_orphans(
+    c: &Connection,
+    inodes: &FxHashMap<Ino, InodeRow>,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let orphans: FxHashSet<Ino> = named(read::orphans(c))?.into_iter().collect();
+    let next = named(read::setting(c, "next_ino"))?.unwrap_or(0);
+    for row in inodes.values() {
         if (row.nlink == 0) != orphans.contains(&row.ino) {
             report.found(
                 "orphan-row",
@@ -259,14 +300,14 @@ fn check_inodes(
 /// `extent-order`: runs are not empty, do not overlap and end at or before the size. `extent-location`: each lies
 /// within a known location. `allocated`: a file's row has the sum of its runs.
 fn check_extents(
-    c: &Connection,
+    at: At<'_>,
     inodes: &FxHashMap<Ino, InodeRow>,
     report: &mut CheckReport,
 ) -> Result<()> {
     let mut mapped: BTreeMap<Ino, (u64, u64)> = BTreeMap::new();
     let mut count = 0;
     let mut found = Vec::new();
-    named(read::each_extent(c, |ino, run, location| {
+    named(at.each_run(|ino, run, location| {
         count += 1;
         let (sum, end) = mapped.entry(ino).or_default();
         if run.len == 0 || run.offset < *end {
@@ -344,47 +385,88 @@ fn check_reachable(inodes: &FxHashMap<Ino, InodeRow>, report: &mut CheckReport) 
     }
 }
 
-/// `location-pack`: a location names a pack that is known. `pack-dead`: nothing uses a dead pack. `symlink-target`: a symbolic link has a target, and nothing
-/// else has. `xattr-inode`: attributes belong to inodes.
-fn check_references(c: &Connection, report: &mut CheckReport) -> Result<()> {
-    const QUERIES: [(&str, &str); 5] = [
-        (
-            "location-pack",
-            "SELECT 'extent ' || extent || ' is in pack row ' || pack || ', which is missing' FROM location \
-             WHERE pack IS NOT NULL AND pack NOT IN (SELECT pack FROM pack) LIMIT 100",
-        ),
-        (
-            "pack-dead",
-            "SELECT 'pack row ' || p.pack || ' is dead, and extent ' || l.extent || ' in it is used' \
-             FROM pack p JOIN location l ON l.pack = p.pack JOIN extent e ON e.extent = l.extent \
-             WHERE p.dead_ms IS NOT NULL LIMIT 100",
-        ),
-        (
-            "symlink-target",
-            "SELECT 'inode ' || ino || ' has no target' FROM inode WHERE (mode & 61440) = 40960 \
-             AND ino NOT IN (SELECT ino FROM symlink) LIMIT 100",
-        ),
-        (
-            "symlink-target",
-            "SELECT 'inode ' || ino || ' has a target but is no link' FROM symlink \
-             WHERE ino NOT IN (SELECT ino FROM inode WHERE (mode & 61440) = 40960) LIMIT 100",
-        ),
-        (
-            "xattr-inode",
-            "SELECT 'inode ' || ino || ' has attributes but no row' FROM xattr \
-             WHERE ino NOT IN (SELECT ino FROM inode) LIMIT 100",
-        ),
-    ];
-    for (invariant, sql) in QUERIES {
-        let mut statement = named(c.prepare(sql))?;
-        let details = named(
-            statement
-                .query_map([], |r| r.get::<_, String>(0))
-                .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>),
-        )?;
-        for detail in details {
-            report.found(invariant, detail);
+/// `symlink-target`: a symbolic link has a target, and nothing else has. `xattr-inode`: attributes belong to inodes.
+fn check_belongings(
+    at: At<'_>,
+    inodes: &FxHashMap<Ino, InodeRow>,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let targets: FxHashSet<Ino> = named(at.with_target())?.into_iter().collect();
+    for row in inodes.values() {
+        if row.is_symlink() && !targets.contains(&row.ino) {
+            report.found("symlink-target", format!("{} has no target", row.ino));
+        }
+    }
+    for ino in targets {
+        if !inodes.get(&ino).is_some_and(InodeRow::is_symlink) {
+            let detail = format!("{ino} has a target but is no link");
+            report.found("symlink-target", detail);
+        }
+    }
+    for ino in named(at.with_xattrs())? {
+        if !inodes.contains_key(&ino) {
+            report.found("xattr-inode", format!("{ino} has attributes but no row"));
         }
     }
     Ok(())
+}
+
+/// `location-pack`: a location names a pack that is known. `pack-dead`: nothing uses a dead pack.
+fn check_locations(c: &Connection, report: &mut CheckReport) -> Result<()> {
+    let sql = "SELECT 'extent ' || extent || ' is in pack row ' || pack || ', which is missing' FROM location \
+               WHERE pack IS NOT NULL AND pack NOT IN (SELECT pack FROM pack) LIMIT 100";
+    report.found_by(c, "location-pack", sql)?;
+    let sql = format!(
+        "SELECT 'pack row ' || p.pack || ' is dead, and extent ' || l.extent || ' in it is used' \
+         FROM pack p JOIN location l ON l.pack = p.pack WHERE p.dead_ms IS NOT NULL AND {USED} LIMIT 100"
+    );
+    report.found_by(c, "pack-dead", &sql)
+}
+
+/// `undo-snapshot`: what was kept was kept for a snapshot that is there. `undo-complete`: a row that was written after a
+/// snapshot has an older self, or its absence, kept for it. `epoch-counter`: no row and no snapshot is newer than the
+/// newest snapshot there ever was.
+fn check_kept(c: &Connection, report: &mut CheckReport) -> Result<()> {
+    let next = named(read::setting(c, "next_epoch"))?.unwrap_or(1);
+    for (table, key, _) in UNDO {
+        // Names are bytes, and what is shown is text.
+        let shown: Vec<&str> = key
+            .split(", ")
+            .map(|k| if k == "name" { "hex(name)" } else { k })
+            .collect();
+        let shown = shown.join(" || '/' || ");
+        report.found_by(
+            c,
+            "undo-snapshot",
+            &format!(
+                "SELECT '{table} ' || {shown} || ' was kept for epoch ' || epoch || ', which is no snapshot' \
+                 FROM {table}_undo WHERE epoch NOT IN (SELECT epoch FROM snapshot) LIMIT 100"
+            ),
+        )?;
+        let same: Vec<String> = key.split(", ").map(|k| format!("u.{k} = t.{k}")).collect();
+        report.found_by(
+            c,
+            "undo-complete",
+            &format!(
+                "SELECT '{table} ' || {shown} || ' was written in epoch ' || epoch || ' and not kept' FROM {table} t \
+                 WHERE epoch > 0 AND EXISTS (SELECT 1 FROM snapshot s WHERE s.epoch <= t.epoch) \
+                 AND NOT EXISTS (SELECT 1 FROM {table}_undo u WHERE {} AND \
+                 u.epoch = (SELECT max(s.epoch) FROM snapshot s WHERE s.epoch <= t.epoch)) LIMIT 100",
+                same.join(" AND ")
+            ),
+        )?;
+        report.found_by(
+            c,
+            "epoch-counter",
+            &format!(
+                "SELECT '{table} ' || {shown} || ' is of epoch ' || epoch || ', the next one is {next}' \
+                 FROM {table} WHERE epoch >= {next} LIMIT 100"
+            ),
+        )?;
+    }
+    let sql = format!(
+        "SELECT 'snapshot ' || name || ' has epoch ' || epoch || ', the next one is {next}' \
+         FROM snapshot WHERE epoch >= {next} OR epoch < 1 LIMIT 100"
+    );
+    report.found_by(c, "epoch-counter", &sql)
 }

@@ -12,10 +12,11 @@ use rusqlite::Connection;
 
 use crate::cut::{self, Cut, Look};
 use crate::error::{MetaError, Result};
-use crate::ids::{ExtentId, Lsn};
+use crate::ids::{Epoch, ExtentId, Lsn};
 use crate::namespace::Namespace;
+use crate::overlay::Generation;
 use crate::sqlite::open::named;
-use crate::sqlite::{Dead, PackRow, packs, write};
+use crate::sqlite::{Dead, PackRow, capture, packs, write};
 
 /// Requests that may wait for the checkpointer.
 const QUEUE: usize = 64;
@@ -37,6 +38,16 @@ enum Request {
     },
     Cut(Look),
     Packs(Work),
+    Bulk {
+        rows: Arc<Generation>,
+        claimed: Arc<AtomicBool>,
+        done: Sender<Result<()>>,
+    },
+    RemoveSnapshot {
+        epoch: Epoch,
+        claimed: Arc<AtomicBool>,
+        done: Sender<Result<()>>,
+    },
     Stop,
 }
 
@@ -132,6 +143,46 @@ impl Checkpointer {
                 let _ = done.send(named(work(connection)));
             }))
         })
+    }
+
+    /// Removes a snapshot that is in SQLite.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has changed then. `Closed` when it is not known whether it happened.
+    pub(crate) fn remove_snapshot(&self, epoch: Epoch) -> Result<()> {
+        self.claim(|claimed, done| Request::RemoveSnapshot {
+            epoch,
+            claimed,
+            done,
+        })
+    }
+
+    /// Writes rows that have no place in the history of their own. Everything acknowledged is in SQLite, and the caller
+    /// sees to it that there is nothing new.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has changed then. `Closed` when it is not known whether it happened.
+    pub(crate) fn bulk(&self, rows: Arc<Generation>) -> Result<()> {
+        self.claim(|claimed, done| Request::Bulk {
+            rows,
+            claimed,
+            done,
+        })
+    }
+
+    /// Asks for something that must not happen any more once the caller has given up.
+    fn claim(
+        &self,
+        make: impl FnOnce(Arc<AtomicBool>, Sender<Result<()>>) -> Request,
+    ) -> Result<()> {
+        let claimed = Arc::new(AtomicBool::new(false));
+        match self.ask(|done| make(Arc::clone(&claimed), done)) {
+            // It has begun, and how it ends nobody will hear.
+            Err(MetaError::Overloaded(_)) if claimed.swap(true, Ordering::AcqRel) => {
+                Err(MetaError::Closed)
+            }
+            result => result,
+        }
     }
 
     fn stop(&self) {
@@ -243,7 +294,11 @@ fn run(
                 if ns.reserve.is_used() {
                     ns.reserve.take();
                 }
-                if let Err(error) = checkpoint(&ns, &mut connection) {
+                let mut result = checkpoint(&ns, &mut connection);
+                while matches!(result, Ok(true)) && ns.overlay.sealed() > 0 {
+                    result = checkpoint(&ns, &mut connection);
+                }
+                if let Err(error) = result {
                     tracing::error!(%error, "checkpoint failed; the journal keeps what is missing");
                     drop(ns);
                     std::thread::sleep(AFTER_FAILURE);
@@ -263,6 +318,27 @@ fn run(
                 let _ = done.send(named(result));
             }
             Ok(Request::Packs(work)) => work(&mut connection),
+            Ok(Request::RemoveSnapshot {
+                epoch,
+                claimed,
+                done,
+            }) => {
+                if !claimed.swap(true, Ordering::AcqRel) {
+                    let result = named(capture::remove_snapshot(&mut connection, epoch));
+                    let _ = done.send(check_sync(&ns, result));
+                }
+            }
+            Ok(Request::Bulk {
+                rows,
+                claimed,
+                done,
+            }) => {
+                if !claimed.swap(true, Ordering::AcqRel) {
+                    let counters = ns.numbers.counters();
+                    let result = named(write::bulk(&mut connection, &rows, counters));
+                    let _ = done.send(check_sync(&ns, result));
+                }
+            }
             Ok(Request::Cut(look)) => {
                 let file = ns.readers.file();
                 look(file.and_then(|file| cut::make(&ns, &connection, file)));
@@ -292,12 +368,7 @@ fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
     if matches!(result, Ok(true)) {
         ns.reserve.take();
     }
-    if let Err(MetaError::Sqlite(error)) = &result
-        && is_failed_sync(error)
-    {
-        ns.journal
-            .fail(format!("flushing the metadata database failed: {error}"));
-    }
+    let result = check_sync(ns, result);
     // Under the lock, so that nobody is between looking and waiting.
     drop(ns.room.0.lock());
     ns.room.1.notify_all();
@@ -305,6 +376,16 @@ fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
 }
 
 /// A failed flush is never retried into success.
+fn check_sync<T>(ns: &Namespace, result: Result<T>) -> Result<T> {
+    if let Err(MetaError::Sqlite(error)) = &result
+        && is_failed_sync(error)
+    {
+        ns.journal
+            .fail(format!("flushing the metadata database failed: {error}"));
+    }
+    result
+}
+
 fn is_failed_sync(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
     matches!(error.sqlite_error(), Some(e) if [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&e.extended_code))
@@ -326,19 +407,12 @@ fn write_generation(ns: &Namespace, connection: &mut Connection) -> Result<bool>
 }
 
 impl Namespace {
-    /// The next generation to write, with the counters at or after its end.
-    fn begin_generation(
-        &self,
-    ) -> Option<(std::sync::Arc<crate::overlay::Generation>, write::Counters)> {
-        let state = self.commit.lock();
+    /// The next generation to write, with the counters at or after its end. Never waits for the commit lock: whoever
+    /// holds it may be waiting for this.
+    fn begin_generation(&self) -> Option<(Arc<Generation>, write::Counters)> {
         let generation = self.overlay.begin_checkpoint()?;
-        Some((
-            generation,
-            write::Counters {
-                next_ino: state.next_ino,
-                next_extent: state.next_extent,
-            },
-        ))
+        // After it was sealed, so that everything in it has its number.
+        Some((generation, self.numbers.counters()))
     }
 
     /// Writes what replay put into the overlay, before anything else runs.

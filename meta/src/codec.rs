@@ -3,8 +3,9 @@
 //! Decoding is total: hostile bytes give an error, never a panic or an allocation larger than the input justifies.
 
 use crate::changes::Change;
-use crate::ids::{Cookie, ExtentId, Ino};
+use crate::ids::{Cookie, Epoch, ExtentId, Ino};
 use crate::rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place};
+use crate::snapshot::NewSnapshot;
 
 const PUT_INODE: u8 = 1;
 const DROP_INODE: u8 = 2;
@@ -20,6 +21,8 @@ const DEL_XATTR: u8 = 11;
 const PUT_SYMLINK: u8 = 12;
 const PUT_ORPHAN: u8 = 13;
 const DEL_ORPHAN: u8 = 14;
+const PUT_SNAPSHOT: u8 = 15;
+const BULK: u8 = 16;
 
 const IN_SEGMENT: u8 = 0;
 const IN_PACK: u8 = 1;
@@ -41,6 +44,9 @@ pub enum CodecError {
     /// A length that the format does not allow.
     #[error("bad length at byte {0}")]
     BadLength(usize),
+    /// A value that the format does not allow, or text that is not UTF-8.
+    #[error("bad value at byte {0}")]
+    BadValue(usize),
 }
 
 /// Appends the encoding of `changes` to `out`.
@@ -121,6 +127,15 @@ fn encode_one(change: &Change, out: &mut Vec<u8>) {
         }
         Change::PutOrphan(ino) => tagged(out, PUT_ORPHAN, ino.0),
         Change::DelOrphan(ino) => tagged(out, DEL_ORPHAN, ino.0),
+        Change::PutSnapshot { epoch, new } => {
+            tagged(out, PUT_SNAPSHOT, epoch.0);
+            u64le(out, new.made_ms);
+            out.push(new.kept.into());
+            for text in [&new.name, &new.owner, &new.note] {
+                bytes32(out, text.as_bytes());
+            }
+        }
+        Change::Bulk(ino) => tagged(out, BULK, ino.0),
     }
 }
 
@@ -242,6 +257,21 @@ fn decode_one(r: &mut Reader<'_>) -> Result<Change, CodecError> {
         },
         PUT_ORPHAN => Change::PutOrphan(Ino(id)),
         DEL_ORPHAN => Change::DelOrphan(Ino(id)),
+        PUT_SNAPSHOT => {
+            let (made_ms, kept) = (r.u64()?, r.bool()?);
+            let (name, owner, note) = (r.text()?, r.text()?, r.text()?);
+            Change::PutSnapshot {
+                epoch: Epoch(id),
+                new: NewSnapshot {
+                    name,
+                    note,
+                    owner,
+                    kept,
+                    made_ms,
+                },
+            }
+        }
+        BULK => Change::Bulk(Ino(id)),
         _ => return Err(CodecError::UnknownTag { tag, at }),
     };
     Ok(change)
@@ -341,6 +371,21 @@ impl<'a> Reader<'a> {
     fn bytes32(&mut self) -> Result<&'a [u8], CodecError> {
         let len = self.u32()? as usize;
         self.take(len)
+    }
+
+    fn bool(&mut self) -> Result<bool, CodecError> {
+        let at = self.at;
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(CodecError::BadValue(at)),
+        }
+    }
+
+    fn text(&mut self) -> Result<String, CodecError> {
+        let at = self.at;
+        let text = std::str::from_utf8(self.bytes32()?);
+        Ok(text.map_err(|_| CodecError::BadValue(at))?.to_owned())
     }
 
     fn sums(&mut self) -> Result<Vec<u32>, CodecError> {
@@ -448,6 +493,17 @@ pub(crate) mod tests {
             },
             Change::PutOrphan(Ino(7)),
             Change::DelOrphan(Ino(7)),
+            Change::PutSnapshot {
+                epoch: Epoch(3),
+                new: NewSnapshot {
+                    name: "before".into(),
+                    note: "why \u{e9}".into(),
+                    owner: String::new(),
+                    kept: true,
+                    made_ms: 1234,
+                },
+            },
+            Change::Bulk(Ino(1)),
         ]
     }
 

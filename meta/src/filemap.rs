@@ -38,6 +38,12 @@ impl Piece {
         }
     }
 
+    /// What of it lies in `[from, to)`.
+    pub(crate) fn clip(&self, from: u64, to: u64) -> Option<Self> {
+        let (from, to) = (from.max(self.offset), to.min(self.end()));
+        (from < to).then(|| self.slice(from, to))
+    }
+
     fn slice(&self, from: u64, to: u64) -> Self {
         Self {
             offset: from,

@@ -21,6 +21,7 @@ mod overlay;
 mod reserve;
 mod rows;
 mod settings;
+mod snapshot;
 mod sqlite;
 mod startup;
 
@@ -30,7 +31,7 @@ pub use codec::{CodecError, decode_changes, encode_changes};
 pub use cut::Cut;
 pub use error::{Advice, MetaError, Result};
 pub use filemap::Piece;
-pub use ids::{Cookie, ExtentId, Ino, Lsn, ROOT_INO};
+pub use ids::{Cookie, Epoch, ExtentId, Ino, Lsn, ROOT_INO};
 pub use journal::{JournalHeader, RecordHeader, parse_record};
 pub use namespace::{
     AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, RenameFlags, SeekTo, TimeSet,
@@ -38,6 +39,7 @@ pub use namespace::{
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings, Permit};
+pub use snapshot::{CloneTo, Difference, NewSnapshot, Restored, Snapshot, SnapshotView};
 pub use sqlite::{
     Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };

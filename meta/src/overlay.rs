@@ -1,9 +1,10 @@
 //! What has happened since the last checkpoint, by row: the newest value of every row that SQLite does not have yet.
 //!
-//! There are two generations: one that takes changes and one that the checkpointer is writing. Reading asks the young
-//! one, then the old one, then SQLite. No I/O here.
+//! The young generation takes changes. The sealed ones behind it wait for the checkpointer, which writes one at a time:
+//! a snapshot seals the young one, so that no batch spans it. Reading asks the young one, then the sealed ones from the
+//! newest to the oldest, then SQLite. No I/O here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -13,6 +14,7 @@ use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::{ExtentId, Ino, Lsn};
 use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name, Place};
+use crate::snapshot::Snapshot;
 
 /// Rough bytes of a row in memory beyond its payload.
 const ROW_BYTES: usize = 96;
@@ -36,12 +38,23 @@ pub(crate) struct Generation {
     pub(crate) orphans: FxHashMap<Ino, bool>,
     /// Inodes that no older generation has ever heard of, so that their end leaves no trace.
     born: FxHashSet<Ino>,
+    /// A snapshot that was made just before everything else in it.
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) last: Lsn,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
 }
 
 impl Generation {
+    /// Rows that are to be written as a whole, without a place in the history of their own.
+    pub(crate) fn of(changes: &[Change]) -> Result<Self> {
+        let mut generation = Self::default();
+        for change in changes {
+            generation.apply(change, |_| Ok(None))?;
+        }
+        Ok(generation)
+    }
+
     fn apply(
         &mut self,
         change: &Change,
@@ -115,6 +128,8 @@ impl Generation {
             Change::DelOrphan(ino) => {
                 self.orphans.insert(*ino, false);
             }
+            // Its generation is sealed by whoever holds them all.
+            Change::PutSnapshot { .. } | Change::Bulk(_) => {}
         }
         Ok(())
     }
@@ -167,10 +182,24 @@ impl Generation {
 #[derive(Default, Debug)]
 struct Generations {
     young: Generation,
-    old: Option<Arc<Generation>>,
+    /// Oldest first; the first one is what the checkpointer writes.
+    sealed: VecDeque<Arc<Generation>>,
 }
 
-/// Both generations.
+impl Generations {
+    /// What `look` finds, the newest first.
+    fn newest<T>(&self, look: impl Fn(&Generation) -> Option<T>) -> Option<T> {
+        look(&self.young).or_else(|| self.sealed.iter().rev().find_map(|g| look(g)))
+    }
+
+    fn seal(&mut self) {
+        let sealed = Arc::new(std::mem::take(&mut self.young));
+        self.young.last = sealed.last;
+        self.sealed.push_back(sealed);
+    }
+}
+
+/// All generations.
 #[derive(Default, Debug)]
 pub(crate) struct Overlay {
     generations: RwLock<Generations>,
@@ -207,11 +236,17 @@ impl Overlay {
         base: impl Fn(ExtentId) -> Result<Option<Arc<Location>>>,
     ) -> Result<()> {
         let mut generations = self.generations.write();
-        let Generations { young, old } = &mut *generations;
+        if let [Change::PutSnapshot { epoch, new }] = changes {
+            if !generations.young.is_empty() {
+                generations.seal();
+            }
+            generations.young.snapshot = Some(new.clone().made(*epoch, lsn));
+        }
+        let Generations { young, sealed } = &mut *generations;
         young.born.extend(new_inode);
         for change in changes {
             young.apply(change, |extent| {
-                match old.as_ref().and_then(|o| o.locations.get(&extent)) {
+                match sealed.iter().rev().find_map(|g| g.locations.get(&extent)) {
                     Some(found) => Ok(Some(Arc::clone(found))),
                     None => base(extent),
                 }
@@ -222,41 +257,39 @@ impl Overlay {
         Ok(())
     }
 
-    /// Records and bytes that wait in both generations.
+    /// Records and bytes that wait in all generations.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let g = self.generations.read();
-        let old = g.old.as_ref().map_or((0, 0), |o| (o.records, o.bytes));
-        (g.young.records + old.0, g.young.bytes + old.1)
+        g.sealed.iter().fold(
+            (g.young.records, g.young.bytes),
+            |(records, bytes), sealed| (records + sealed.records, bytes + sealed.bytes),
+        )
     }
 
-    /// Makes the young generation the old one, for the checkpointer to write. `None` when nothing waits. An old one
-    /// that could not be written is handed out again.
+    /// Sealed generations that wait.
+    pub(crate) fn sealed(&self) -> usize {
+        self.generations.read().sealed.len()
+    }
+
+    /// The oldest generation, sealed if need be, for the checkpointer to write. `None` when nothing waits. One that could
+    /// not be written is handed out again.
     pub(crate) fn begin_checkpoint(&self) -> Option<Arc<Generation>> {
         let mut g = self.generations.write();
-        if let Some(old) = &g.old {
-            return Some(Arc::clone(old));
+        if g.sealed.is_empty() && !g.young.is_empty() {
+            g.seal();
         }
-        if g.young.is_empty() {
-            return None;
-        }
-        let old = Arc::new(std::mem::take(&mut g.young));
-        g.young.last = old.last;
-        g.old = Some(Arc::clone(&old));
-        Some(old)
+        g.sealed.front().map(Arc::clone)
     }
 
-    /// The old generation is in SQLite.
+    /// The oldest generation is in SQLite.
     pub(crate) fn end_checkpoint(&self) {
-        let old = self.generations.write().old.take();
+        let old = self.generations.write().sealed.pop_front();
         // A large generation takes a while to free; not under the lock.
         drop(old);
     }
 
     fn find<T>(&self, look: impl Fn(&Generation) -> Option<Option<T>>) -> Known<T> {
-        let g = self.generations.read();
-        look(&g.young)
-            .or_else(|| g.old.as_ref().and_then(|o| look(o)))
-            .into()
+        self.generations.read().newest(look).into()
     }
 
     pub(crate) fn inode(&self, ino: Ino) -> Known<InodeRow> {
@@ -269,21 +302,19 @@ impl Overlay {
 
     pub(crate) fn location(&self, extent: ExtentId) -> Option<Arc<Location>> {
         let g = self.generations.read();
-        let find = |g: &Generation| g.locations.get(&extent).cloned();
-        find(&g.young).or_else(|| g.old.as_ref().and_then(|o| find(o)))
+        g.newest(|g| g.locations.get(&extent).cloned())
     }
 
     pub(crate) fn symlink(&self, ino: Ino) -> Option<Vec<u8>> {
         let g = self.generations.read();
-        let find = |g: &Generation| g.symlinks.get(&ino).cloned();
-        find(&g.young).or_else(|| g.old.as_ref().and_then(|o| find(o)))
+        g.newest(|g| g.symlinks.get(&ino).cloned())
     }
 
-    /// Runs `visit` on the old generation, then on the young one: later visits win. Both are seen as of one instant.
+    /// Runs `visit` on every generation, the young one last: later visits win. All are seen as of one instant.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&Generation)) {
         let g = self.generations.read();
-        if let Some(old) = &g.old {
-            visit(old);
+        for sealed in &g.sealed {
+            visit(sealed);
         }
         visit(&g.young);
     }

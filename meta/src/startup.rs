@@ -1,7 +1,7 @@
 //! From files to a running namespace: open SQLite, replay the journal, go.
 
 use std::fs::{self, File};
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
@@ -15,7 +15,7 @@ use crate::error::{MetaError, Result};
 use crate::flusher::Flusher;
 use crate::ids::{ExtentId, Lsn, ROOT_INO};
 use crate::journal::{Inherited, Journal, Record};
-use crate::namespace::{CommitState, Namespace};
+use crate::namespace::{CommitState, Namespace, Numbers};
 use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::Location;
@@ -30,6 +30,7 @@ struct Replayed {
     last: Lsn,
     next_ino: u64,
     next_extent: u64,
+    next_epoch: u64,
 }
 
 impl Namespace {
@@ -59,6 +60,8 @@ impl Namespace {
             settings.seed,
         )?;
         let (inodes, bytes) = named(read::totals(&connection))?;
+        let snapshots = named(read::snapshots(&connection))?;
+        let snapshots = snapshots.into_iter().map(|s| (s.epoch, s)).collect();
         let namespace = Arc::new(Self {
             journal,
             overlay: Overlay::default(),
@@ -67,10 +70,15 @@ impl Namespace {
             flusher: Flusher::start(Arc::clone(&barrier))?,
             barrier,
             commit: Mutex::new(CommitState {
-                next_ino: replayed.next_ino,
-                next_extent: replayed.next_extent,
+                next_epoch: replayed.next_epoch,
                 fragmented: Default::default(),
             }),
+            numbers: Numbers {
+                ino: AtomicU64::new(replayed.next_ino),
+                extent: AtomicU64::new(replayed.next_extent),
+            },
+            snapshots: Mutex::new(snapshots),
+            holding: Mutex::new(()),
             checkpointer: Checkpointer::new(replayed.last),
             group: Mutex::new(()),
             room: (Mutex::new(()), Condvar::new()),
@@ -126,6 +134,7 @@ fn replay(
         last: after,
         next_ino: named(read::setting(connection, "next_ino"))?.unwrap_or(ROOT_INO.0),
         next_extent: named(read::setting(connection, "next_extent"))?.unwrap_or(1),
+        next_epoch: named(read::setting(connection, "next_epoch"))?.unwrap_or(1),
     };
     // What the records name is in segment files that a former process may not have flushed.
     barrier.flush().map_err(MetaError::from_io)?;
@@ -153,7 +162,7 @@ fn replay(
 }
 
 fn settle(overlay: &Overlay, connection: &mut Connection, state: &Replayed) -> Result<()> {
-    if let Some(generation) = overlay.begin_checkpoint() {
+    while let Some(generation) = overlay.begin_checkpoint() {
         let counters = write::Counters {
             next_ino: state.next_ino,
             next_extent: state.next_extent,
@@ -222,6 +231,9 @@ impl Replayed {
                 Change::PutInode(row) => self.next_ino = self.next_ino.max(row.ino.0 + 1),
                 Change::PutLocation { extent, .. } => {
                     self.next_extent = self.next_extent.max(extent.0 + 1)
+                }
+                Change::PutSnapshot { epoch, .. } => {
+                    self.next_epoch = self.next_epoch.max(epoch.0 + 1)
                 }
                 _ => {}
             }

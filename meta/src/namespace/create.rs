@@ -108,7 +108,9 @@ impl Namespace {
             rdev: 0,
             target: None,
         };
-        tx.state.next_ino = ROOT_INO.0;
+        self.numbers
+            .ino
+            .store(ROOT_INO.0, std::sync::atomic::Ordering::Release);
         let root = new_row(
             &new,
             &InodeRow {
@@ -146,7 +148,7 @@ fn blank() -> InodeRow {
 }
 
 /// First cookie of a directory: `.` and `..` come before it.
-const FIRST_COOKIE: u64 = 3;
+pub(crate) const FIRST_COOKIE: u64 = 3;
 
 fn new_row(new: &NewNode<'_>, dir: &InodeRow, is_dir: bool, now_ns: i64) -> InodeRow {
     // A set-group-id directory hands its group to what is made in it, and the bit to its subdirectories.

@@ -15,7 +15,8 @@ mod runs;
 mod tx;
 mod xattr;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
@@ -25,28 +26,48 @@ use crate::cache::Cache;
 use crate::checkpoint::Checkpointer;
 use crate::error::{MetaError, Result};
 use crate::flusher::Flusher;
-use crate::ids::{Ino, Lsn};
+use crate::ids::{Epoch, Ino, Lsn};
 use crate::journal::Journal;
 use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::InodeRow;
 use crate::settings::{DataBarrier, MetaSettings, Permit};
+use crate::snapshot::Snapshot;
 use crate::sqlite::open::Readers;
+use crate::sqlite::write::Counters;
 
 pub use attr::{AttrChange, TimeSet};
+pub(crate) use create::FIRST_COOKIE;
 pub use create::NewNode;
 pub use readdir::DirEntry;
 pub use rename::RenameFlags;
 pub use runs::{ExtendSums, FallocMode, SeekTo, WriteAt};
+pub(crate) use tx::{Tx, check_name, ino_of};
 pub use xattr::XattrMode;
 
-/// Counters that only a mutation moves.
+/// What only a mutation moves.
 #[derive(Debug)]
 pub(crate) struct CommitState {
-    pub(crate) next_ino: u64,
-    pub(crate) next_extent: u64,
+    pub(crate) next_epoch: u64,
     /// Files with so many runs that rewriting them would pay.
     pub(crate) fragmented: FxHashSet<Ino>,
+}
+
+/// Numbers that are given once. Only a mutation takes one, under the commit lock; a checkpoint reads them without it:
+/// what it writes was numbered before it was sealed.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    pub(crate) ino: AtomicU64,
+    pub(crate) extent: AtomicU64,
+}
+
+impl Numbers {
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            next_ino: self.ino.load(Ordering::Acquire),
+            next_extent: self.extent.load(Ordering::Acquire),
+        }
+    }
 }
 
 /// A volume's namespace. Made with [`Namespace::open`].
@@ -58,6 +79,10 @@ pub struct Namespace {
     pub(crate) cache: Cache,
     pub(crate) barrier: Arc<dyn DataBarrier>,
     pub(crate) commit: Mutex<CommitState>,
+    pub(crate) numbers: Numbers,
+    pub(crate) snapshots: Mutex<BTreeMap<Epoch, Snapshot>>,
+    /// Held while extents may be in use that no table names: nothing that a snapshot keeps may go.
+    pub(crate) holding: Mutex<()>,
     pub(crate) checkpointer: Checkpointer,
     /// Held by the one thread that flushes for all who wait.
     pub(crate) group: Mutex<()>,
@@ -159,7 +184,7 @@ impl Namespace {
             .map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_journal()?;
         let why = self.read_only.lock().clone();
         why.map_or(Ok(()), |why| Err(MetaError::ReadOnly(why)))
@@ -224,4 +249,4 @@ impl Namespace {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

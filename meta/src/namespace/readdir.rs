@@ -22,7 +22,7 @@ pub struct DirEntry {
 }
 
 impl DirEntry {
-    fn new(name: &Name, dirent: Dirent) -> Self {
+    pub(crate) fn new(name: &Name, dirent: Dirent) -> Self {
         Self {
             name: Name::clone(name),
             ino: dirent.ino,

@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::{Cookie, ROOT_INO};
 use crate::rows::Place;
 
-struct NoBytes;
+pub(crate) struct NoBytes;
 
 impl DataBarrier for NoBytes {
     fn is_flushed(&self) -> bool {
@@ -21,7 +21,7 @@ impl DataBarrier for NoBytes {
     }
 }
 
-fn settings(dir: &Path) -> MetaSettings {
+pub(crate) fn settings(dir: &Path) -> MetaSettings {
     MetaSettings {
         dir: dir.to_owned(),
         checkpoint_interval: std::time::Duration::from_millis(20),
@@ -30,11 +30,11 @@ fn settings(dir: &Path) -> MetaSettings {
     }
 }
 
-fn open(dir: &Path) -> Arc<Namespace> {
+pub(crate) fn open(dir: &Path) -> Arc<Namespace> {
     Namespace::open(settings(dir), Arc::new(NoBytes), (0, 0), 1).unwrap()
 }
 
-fn file() -> NewNode<'static> {
+pub(crate) fn file() -> NewNode<'static> {
     NewNode {
         mode: libc::S_IFREG | 0o644,
         uid: 1,
@@ -44,14 +44,14 @@ fn file() -> NewNode<'static> {
     }
 }
 
-fn dir() -> NewNode<'static> {
+pub(crate) fn dir() -> NewNode<'static> {
     NewNode {
         mode: libc::S_IFDIR | 0o755,
         ..file()
     }
 }
 
-fn write(ns: &Namespace, ino: Ino, offset: u64, len: u64, segment_offset: u64) -> u64 {
+pub(crate) fn write(ns: &Namespace, ino: Ino, offset: u64, len: u64, segment_offset: u64) -> u64 {
     let extend = |sums: &[u32], _: u64| (sums.len(), vec![9]);
     let write = WriteAt {
         ino,
@@ -66,7 +66,7 @@ fn write(ns: &Namespace, ino: Ino, offset: u64, len: u64, segment_offset: u64) -
     ns.write(write, 5).unwrap()
 }
 
-fn healthy(ns: &Namespace) {
+pub(crate) fn healthy(ns: &Namespace) {
     let report = ns.check().unwrap();
     assert_eq!(report.findings, vec![], "{report:?}");
 }

@@ -26,13 +26,13 @@ struct Working {
 
 /// A place in the working set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct At(usize);
+pub(crate) struct At(usize);
 
-pub(super) struct Tx<'a> {
+pub(crate) struct Tx<'a> {
     ns: &'a Namespace,
-    pub(super) state: MutexGuard<'a, CommitState>,
-    pub(super) now_ns: i64,
-    pub(super) changes: Vec<Change>,
+    pub(crate) state: MutexGuard<'a, CommitState>,
+    pub(crate) now_ns: i64,
+    pub(crate) changes: Vec<Change>,
     working: Vec<Working>,
     newborn: Option<Ino>,
     /// The location a `GrowLocation` starts from.
@@ -41,7 +41,7 @@ pub(super) struct Tx<'a> {
 
 impl Namespace {
     /// Starts a mutation: waits for room, then for the commit lock.
-    pub(super) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
+    pub(crate) fn begin(&self, now_ns: i64) -> Result<Tx<'_>> {
         self.check_writable()?;
         self.wait_for_room()?;
         self.wait_for_permit()?;
@@ -66,7 +66,7 @@ impl Namespace {
     }
 
     /// The same for a mutation that needs space for good: on a full disk what is left is for those that make room.
-    pub(super) fn begin_growing(&self, now_ns: i64) -> Result<Tx<'_>> {
+    pub(crate) fn begin_growing(&self, now_ns: i64) -> Result<Tx<'_>> {
         if self.reserve.is_used() {
             return Err(MetaError::NoSpace);
         }
@@ -102,7 +102,11 @@ impl Namespace {
     }
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    pub(crate) fn namespace(&self) -> &'a Namespace {
+        self.ns
+    }
+
     /// Brings an inode that is alive into the working set.
     pub(super) fn get(&mut self, ino: Ino) -> Result<At> {
         if let Some(at) = self.working.iter().position(|w| w.node.ino == ino) {
@@ -126,7 +130,7 @@ impl Tx<'_> {
     }
 
     /// The same for a directory that can take or lose entries.
-    pub(super) fn dir(&mut self, ino: Ino) -> Result<At> {
+    pub(crate) fn dir(&mut self, ino: Ino) -> Result<At> {
         let at = self.get(ino)?;
         match self.row(at) {
             row if !row.is_dir() => Err(MetaError::NotDir),
@@ -157,14 +161,13 @@ impl Tx<'_> {
         Arc::clone(&self.working[at.0].node)
     }
 
-    pub(super) fn find(&self, dir: At, name: &[u8]) -> Result<Option<Dirent>> {
+    pub(crate) fn find(&self, dir: At, name: &[u8]) -> Result<Option<Dirent>> {
         self.ns.find_in(&self.working[dir.0].node, name)
     }
 
     /// Makes an inode. The caller gives it a name.
     pub(super) fn make(&mut self, row: InodeRow) -> InodeRow {
-        let ino = Ino(self.state.next_ino);
-        self.state.next_ino += 1;
+        let ino = self.next_ino();
         let row = InodeRow { ino, ..row };
         self.newborn = Some(ino);
         self.working.push(Working {
@@ -176,10 +179,12 @@ impl Tx<'_> {
         row
     }
 
+    pub(crate) fn next_ino(&mut self) -> Ino {
+        Ino(self.ns.numbers.ino.fetch_add(1, Ordering::AcqRel))
+    }
+
     pub(super) fn next_extent(&mut self) -> ExtentId {
-        let id = self.state.next_extent;
-        self.state.next_extent += 1;
-        ExtentId(id)
+        ExtentId(self.ns.numbers.extent.fetch_add(1, Ordering::AcqRel))
     }
 
     pub(super) fn growing(&mut self, location: Arc<Location>) {
@@ -270,7 +275,12 @@ impl Tx<'_> {
     }
 
     /// Journal, then memory, then the answer. On an error nothing has happened.
-    pub(super) fn commit(mut self) -> Result<Lsn> {
+    pub(crate) fn commit(mut self) -> Result<Lsn> {
+        self.settle()
+    }
+
+    /// The same, keeping the commit lock for more.
+    pub(crate) fn settle(&mut self) -> Result<Lsn> {
         for w in &self.working {
             if !w.dropped && (w.row != w.before || Some(w.node.ino) == self.newborn) {
                 self.changes.push(Change::PutInode(w.row));
@@ -298,6 +308,9 @@ impl Tx<'_> {
             self.ns.cache.remove(w.node.ino);
         }
         drop(locked);
+        self.changes.clear();
+        self.working.clear();
+        self.newborn = None;
         Ok(lsn)
     }
 
@@ -345,7 +358,7 @@ impl Tx<'_> {
 }
 
 /// The inode whose cached content a change touches.
-fn ino_of(change: &Change) -> Option<Ino> {
+pub(crate) fn ino_of(change: &Change) -> Option<Ino> {
     match change {
         Change::PutInode(row) => Some(row.ino),
         Change::DropInode(ino)
@@ -359,12 +372,14 @@ fn ino_of(change: &Change) -> Option<Ino> {
         Change::PutLocation { .. }
         | Change::GrowLocation { .. }
         | Change::PutOrphan(_)
-        | Change::DelOrphan(_) => None,
+        | Change::DelOrphan(_)
+        | Change::PutSnapshot { .. }
+        | Change::Bulk(_) => None,
     }
 }
 
 /// Refuses what cannot be a name.
-pub(super) fn check_name(name: &[u8]) -> Result<()> {
+pub(crate) fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > MAX_NAME_BYTES {
         return Err(MetaError::NameTooLong);
     }

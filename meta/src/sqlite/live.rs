@@ -1,4 +1,8 @@
-//! What keeps an extent: the one place that says so. Packing, publishing, gc and fsck all ask it.
+//! Which extents are in use: the one place that decides it.
+//!
+//! An extent is used by the rows of a file and by rows that a snapshot has kept. Whoever lists, packs, publishes or
+//! deletes extents asks with this fragment, on one state of the database.
 
-/// SQL: whether the extent of the row `l` of `location` is used.
-pub(crate) const USED: &str = "EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent)";
+/// A condition on `l`, a row of `location`: its extent is used.
+pub(crate) const USED: &str = "(EXISTS (SELECT 1 FROM extent e WHERE e.extent = l.extent) \
+                               OR EXISTS (SELECT 1 FROM extent_undo u WHERE u.extent = l.extent))";

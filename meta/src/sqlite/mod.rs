@@ -1,6 +1,9 @@
 //! The durable base: one SQLite database in WAL mode. Owns every SQL statement; knows nothing of caches or policy.
 
-mod live;
+pub(crate) mod at;
+pub(crate) mod capture;
+pub(crate) mod changed;
+pub(crate) mod live;
 pub(crate) mod open;
 pub(crate) mod packs;
 pub(crate) mod read;

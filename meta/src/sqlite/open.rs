@@ -16,7 +16,7 @@ use super::{Dead, PackRow, Packed, packs, schema, write};
 /// How long a connection waits for another one of this process.
 const BUSY: Duration = Duration::from_secs(10);
 /// Prepared statements kept per connection; more than there are kinds of statement.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 /// Page cache of the writer, KiB.
 const WRITER_CACHE_KIB: i64 = 16 << 10;
 /// Page cache of each reader, KiB.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::filemap::Piece;
-use crate::ids::{Cookie, ExtentId, Ino, Lsn};
+use crate::ids::{Cookie, Epoch, ExtentId, Ino, Lsn};
 use crate::rows::{Dirent, InodeRow, Location, Name, Place};
+use crate::snapshot::Snapshot;
 
 use super::live::USED;
 
 type Sql<T> = rusqlite::Result<T>;
 
-const INODE_COLUMNS: &str = "ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, ctime_ns, \
+pub(super) const INODE_COLUMNS: &str = "ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, ctime_ns, \
                              btime_ns, parent, entries_hash, next_cookie";
 
 /// SQLite's integers are signed; ours keep their bits.
@@ -24,7 +25,7 @@ pub(crate) fn unsigned(row: &Row<'_>, at: usize) -> Sql<u64> {
     Ok(row.get::<_, i64>(at)? as u64)
 }
 
-fn inode_row(row: &Row<'_>) -> Sql<InodeRow> {
+pub(super) fn inode_row(row: &Row<'_>) -> Sql<InodeRow> {
     Ok(InodeRow {
         ino: Ino(unsigned(row, 0)?),
         mode: row.get(1)?,
@@ -51,17 +52,7 @@ pub(crate) fn inode(c: &Connection, ino: Ino) -> Sql<Option<InodeRow>> {
         .optional()
 }
 
-/// Visits every inode in number order.
-pub(crate) fn each_inode(c: &Connection, mut visit: impl FnMut(InodeRow)) -> Sql<()> {
-    let mut statement = c.prepare(&format!("SELECT {INODE_COLUMNS} FROM inode ORDER BY ino"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        visit(inode_row(row)?);
-    }
-    Ok(())
-}
-
-fn dirent_at(row: &Row<'_>, at: usize) -> Sql<Dirent> {
+pub(super) fn dirent_at(row: &Row<'_>, at: usize) -> Sql<Dirent> {
     Ok(Dirent {
         ino: Ino(unsigned(row, at)?),
         kind: row.get(at + 1)?,
@@ -91,21 +82,6 @@ pub(crate) fn dirents(
         .collect()
 }
 
-/// Visits every directory entry by directory.
-pub(crate) fn each_dirent(c: &Connection, mut visit: impl FnMut(Ino, &[u8], Dirent)) -> Sql<()> {
-    let mut statement =
-        c.prepare("SELECT parent, name, ino, kind, cookie FROM dirent ORDER BY parent")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        visit(
-            Ino(unsigned(row, 0)?),
-            row.get_ref(1)?.as_blob()?,
-            dirent_at(row, 2)?,
-        );
-    }
-    Ok(())
-}
-
 pub(crate) fn extents(c: &Connection, ino: Ino) -> Sql<Vec<Piece>> {
     c.prepare_cached(
         "SELECT offset, len, extent, extent_offset FROM extent WHERE ino = ?1 ORDER BY offset",
@@ -114,33 +90,13 @@ pub(crate) fn extents(c: &Connection, ino: Ino) -> Sql<Vec<Piece>> {
     .collect()
 }
 
-fn piece_at(row: &Row<'_>, at: usize) -> Sql<Piece> {
+pub(super) fn piece_at(row: &Row<'_>, at: usize) -> Sql<Piece> {
     Ok(Piece {
         offset: unsigned(row, at)?,
         len: unsigned(row, at + 1)?,
         extent: ExtentId(unsigned(row, at + 2)?),
         extent_offset: unsigned(row, at + 3)?,
     })
-}
-
-/// Visits every run of every file, in file and offset order, with the length of its extent's location (none: missing).
-pub(crate) fn each_extent(
-    c: &Connection,
-    mut visit: impl FnMut(Ino, Piece, Option<u64>),
-) -> Sql<()> {
-    let sql = "SELECT e.ino, e.offset, e.len, e.extent, e.extent_offset, l.len FROM extent e \
-               LEFT JOIN location l ON l.extent = e.extent ORDER BY e.ino, e.offset";
-    let mut statement = c.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let len: Option<i64> = row.get(5)?;
-        visit(
-            Ino(unsigned(row, 0)?),
-            piece_at(row, 1)?,
-            len.map(|v| v as u64),
-        );
-    }
-    Ok(())
 }
 
 fn location_at(row: &Row<'_>, at: usize) -> Sql<Location> {
@@ -178,8 +134,8 @@ pub(crate) fn location(c: &Connection, extent: ExtentId) -> Sql<Option<Location>
         .optional()
 }
 
-/// The extents that were born in a segment and still lie there, with whether any file uses them, in the order in which
-/// they lie.
+/// The extents that were born in a segment and still lie there, with whether they are used, in the order in which they
+/// lie.
 pub(crate) fn segment_extents(
     c: &Connection,
     segment: u64,
@@ -195,7 +151,7 @@ pub(crate) fn segment_extents(
         .collect()
 }
 
-/// The extents that lie in segments and that some file uses, in the order in which they lie.
+/// The extents that lie in segments and that are used, in the order in which they lie.
 pub(crate) fn used_in_segments(c: &Connection) -> Sql<Vec<(ExtentId, Location)>> {
     let sql = format!(
         "SELECT l.extent, l.segment, l.pack, l.offset, l.len, l.sums FROM location l \
@@ -206,7 +162,7 @@ pub(crate) fn used_in_segments(c: &Connection) -> Sql<Vec<(ExtentId, Location)>>
         .collect()
 }
 
-/// The extents that files use and that lie in packs: pack, offset and length, in the order of packs.
+/// The extents that are used and that lie in packs: pack, offset and length, in the order of packs.
 pub(crate) fn each_packed(
     c: &Connection,
     mut visit: impl FnMut(ExtentId, u64, u64, u64),
@@ -241,7 +197,7 @@ pub(crate) fn used_in_pack(c: &Connection, pack: u64) -> Sql<Vec<(ExtentId, Loca
         .collect()
 }
 
-/// The segments that hold bytes some file uses.
+/// The segments that hold bytes of extents that are used.
 pub(crate) fn segments(c: &Connection) -> Sql<Vec<u64>> {
     let sql =
         format!("SELECT DISTINCT l.segment FROM location l WHERE l.segment IS NOT NULL AND {USED}");
@@ -268,6 +224,29 @@ pub(crate) fn orphans(c: &Connection) -> Sql<Vec<Ino>> {
     c.prepare_cached("SELECT ino FROM orphan ORDER BY ino")?
         .query_map([], |r| Ok(Ino(unsigned(r, 0)?)))?
         .collect()
+}
+
+/// All snapshots.
+pub(crate) fn snapshots(c: &Connection) -> Sql<Vec<Snapshot>> {
+    c.prepare("SELECT epoch, name, note, owner, made_ms, lsn, kept FROM snapshot ORDER BY epoch")?
+        .query_map([], |r| {
+            Ok(Snapshot {
+                epoch: Epoch(unsigned(r, 0)?),
+                name: r.get(1)?,
+                note: r.get(2)?,
+                owner: r.get(3)?,
+                made_ms: unsigned(r, 4)?,
+                lsn: Lsn(unsigned(r, 5)?),
+                kept: r.get(6)?,
+            })
+        })?
+        .collect()
+}
+
+/// The newest snapshot; before the first one, and when none is left, 0.
+pub(crate) fn newest_epoch(c: &Connection) -> Sql<Epoch> {
+    c.prepare_cached("SELECT coalesce(max(epoch), 0) FROM snapshot")?
+        .query_row([], |r| Ok(Epoch(unsigned(r, 0)?)))
 }
 
 /// Number of inodes and bytes mapped by them.

@@ -1,16 +1,16 @@
-//! The tables of format version 1 and how a database gets there. FORMAT.md documents every column.
+//! The tables and how a database gets to have them. FORMAT.md documents every column.
 
 use rusqlite::Connection;
 
 use crate::error::{MetaError, Result};
 
 /// The newest schema this program knows; kept in SQLite's `user_version`.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 /// SQLite's `application_id` of a WeldrFS database: "WFSM".
 pub(crate) const APPLICATION_ID: i32 = 0x5746_534D;
 
 /// `MIGRATIONS[n]` takes a database from version n to n + 1.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE setting (
@@ -136,6 +136,75 @@ CREATE TABLE pending (
 const VERSION_2: &str = "
 ALTER TABLE pack ADD COLUMN dead_ms INTEGER;
 ALTER TABLE pack ADD COLUMN dead_seq INTEGER;
+";
+
+/// Rows as they were before the first write after a snapshot. Columns besides the key are NULL where there was none.
+const VERSION_3: &str = "
+DROP TABLE undo;
+
+CREATE TABLE inode_undo (
+    ino          INTEGER NOT NULL,
+    epoch        INTEGER NOT NULL,
+    mode         INTEGER,
+    uid          INTEGER,
+    gid          INTEGER,
+    nlink        INTEGER,
+    rdev         INTEGER,
+    size         INTEGER,
+    allocated    INTEGER,
+    atime_ns     INTEGER,
+    mtime_ns     INTEGER,
+    ctime_ns     INTEGER,
+    btime_ns     INTEGER,
+    parent       INTEGER,
+    entries_hash INTEGER,
+    next_cookie  INTEGER,
+    PRIMARY KEY (ino, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX inode_undo_by_epoch ON inode_undo (epoch);
+
+CREATE TABLE dirent_undo (
+    parent INTEGER NOT NULL,
+    name   BLOB NOT NULL,
+    epoch  INTEGER NOT NULL,
+    ino    INTEGER,
+    kind   INTEGER,
+    cookie INTEGER,
+    PRIMARY KEY (parent, name, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dirent_undo_by_epoch ON dirent_undo (epoch);
+CREATE INDEX dirent_undo_by_cookie ON dirent_undo (parent, cookie) WHERE cookie IS NOT NULL;
+CREATE INDEX dirent_undo_by_ino ON dirent_undo (ino) WHERE ino IS NOT NULL;
+CREATE INDEX dirent_by_ino ON dirent (ino);
+
+CREATE TABLE extent_undo (
+    ino           INTEGER NOT NULL,
+    offset        INTEGER NOT NULL,
+    epoch         INTEGER NOT NULL,
+    len           INTEGER,
+    extent        INTEGER,
+    extent_offset INTEGER,
+    PRIMARY KEY (ino, offset, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX extent_undo_by_epoch ON extent_undo (epoch);
+CREATE INDEX extent_undo_by_id ON extent_undo (extent) WHERE extent IS NOT NULL;
+
+CREATE TABLE xattr_undo (
+    ino   INTEGER NOT NULL,
+    name  BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    value BLOB,
+    PRIMARY KEY (ino, name, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX xattr_undo_by_epoch ON xattr_undo (epoch);
+
+CREATE TABLE symlink_undo (
+    ino    INTEGER NOT NULL,
+    epoch  INTEGER NOT NULL,
+    target BLOB,
+    PRIMARY KEY (ino, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX symlink_undo_by_epoch ON symlink_undo (epoch);
 ";
 
 /// Brings a database to the newest schema.

@@ -1,13 +1,15 @@
 //! Writing a generation of the overlay, and moves of extents, to SQLite. Only the checkpointer calls this.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Params, Transaction, params};
 
 use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
 use crate::rows::{InodeRow, Location, Place};
+use crate::snapshot::Snapshot;
 
+use super::capture::Capture;
 use super::packs::PackRow;
-use super::read::signed;
+use super::read::{newest_epoch, signed};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -27,162 +29,251 @@ pub(crate) fn put_setting(c: &Connection, name: &str, value: u64) -> Sql<()> {
 /// Writes a whole generation and the counters as of its end, in one transaction.
 pub(crate) fn generation(c: &mut Connection, g: &Generation, counters: Counters) -> Sql<()> {
     let t = c.transaction()?;
-    for (ino, row) in &g.inodes {
-        match row {
-            Some(row) => put_inode(&t, row)?,
-            None => drop_inode(&t, *ino)?,
-        }
+    if let Some(snapshot) = &g.snapshot {
+        put_snapshot(&t, snapshot)?;
     }
-    dirents(&t, g)?;
-    for (ino, file) in &g.files {
-        put_file(&t, *ino, file)?;
-    }
-    for (extent, location) in &g.locations {
-        put_location(&t, *extent, location)?;
-    }
-    attributes(&t, g)?;
+    rows(&t, g)?;
     put_setting(&t, "checkpointed_lsn", g.last.0)?;
-    put_setting(&t, "next_ino", counters.next_ino)?;
-    put_setting(&t, "next_extent", counters.next_extent)?;
+    put_counters(&t, counters)?;
     t.commit()
 }
 
-fn put_inode(t: &Transaction<'_>, row: &InodeRow) -> Sql<()> {
-    t.prepare_cached(
-        "INSERT OR REPLACE INTO inode (ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, \
-         ctime_ns, btime_ns, parent, entries_hash, next_cookie, epoch) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0)",
-    )?
-    .execute(params![
-        signed(row.ino.0),
-        row.mode,
-        row.uid,
-        row.gid,
-        row.nlink,
-        row.rdev,
-        signed(row.size),
-        signed(row.allocated),
-        row.atime_ns,
-        row.mtime_ns,
-        row.ctime_ns,
-        row.btime_ns,
-        signed(row.parent.0),
-        signed(row.entries_hash),
-        signed(row.next_cookie),
-    ])
-    .map(drop)
+/// Writes rows that have no place in the history of their own, in one transaction.
+pub(crate) fn bulk(c: &mut Connection, g: &Generation, counters: Counters) -> Sql<()> {
+    let t = c.transaction()?;
+    rows(&t, g)?;
+    put_counters(&t, counters)?;
+    t.commit()
 }
 
-fn drop_inode(t: &Transaction<'_>, ino: Ino) -> Sql<()> {
-    for sql in [
-        "DELETE FROM inode WHERE ino = ?1",
-        "DELETE FROM extent WHERE ino = ?1",
-        "DELETE FROM xattr WHERE ino = ?1",
-        "DELETE FROM symlink WHERE ino = ?1",
-        "DELETE FROM orphan WHERE ino = ?1",
-    ] {
-        t.prepare_cached(sql)?.execute(params![signed(ino.0)])?;
-    }
-    Ok(())
+fn put_counters(t: &Transaction<'_>, counters: Counters) -> Sql<()> {
+    put_setting(t, "next_ino", counters.next_ino)?;
+    put_setting(t, "next_extent", counters.next_extent)
 }
 
-/// Removals first: an entry that moved to another name keeps its cookie's uniqueness.
-fn dirents(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
-    let mut delete = t.prepare_cached("DELETE FROM dirent WHERE parent = ?1 AND name = ?2")?;
-    for (parent, names) in &g.dirents {
-        for (name, _) in names.iter().filter(|(_, d)| d.is_none()) {
-            delete.execute(params![signed(parent.0), &name[..]])?;
-        }
-    }
-    let mut put = t.prepare_cached(
-        "INSERT OR REPLACE INTO dirent (parent, name, ino, kind, cookie, epoch) VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+fn put_snapshot(t: &Transaction<'_>, s: &Snapshot) -> Sql<()> {
+    t.execute(
+        "INSERT INTO snapshot (epoch, name, note, owner, made_ms, lsn, kept) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            signed(s.epoch.0),
+            s.name,
+            s.note,
+            s.owner,
+            signed(s.made_ms),
+            signed(s.lsn.0),
+            s.kept
+        ],
     )?;
-    for (parent, names) in &g.dirents {
-        // In key order the pages of the index are touched once.
-        let mut present: Vec<_> = names
-            .iter()
-            .filter_map(|(n, d)| d.map(|d| (n, d)))
-            .collect();
-        present.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        for (name, d) in present {
-            put.execute(params![
-                signed(parent.0),
-                &name[..],
-                signed(d.ino.0),
-                d.kind,
-                signed(d.cookie.0)
-            ])?;
-        }
-    }
-    Ok(())
+    // A number is never used again, also when its snapshot is gone.
+    put_setting(t, "next_epoch", s.epoch.0 + 1)
 }
 
-fn put_file(t: &Transaction<'_>, ino: Ino, file: &FileOverlay) -> Sql<()> {
-    if let Some(cut) = file.cut {
-        t.prepare_cached("DELETE FROM extent WHERE ino = ?1 AND offset >= ?2")?
-            .execute(params![signed(ino.0), signed(cut)])?;
+fn rows(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
+    let w = Writer {
+        t,
+        old: Capture::new(t, newest_epoch(t)?),
+    };
+    for (ino, row) in &g.inodes {
+        match row {
+            Some(row) => w.put_inode(row)?,
+            None => w.drop_inode(*ino)?,
+        }
     }
-    for (offset, run) in &file.runs {
-        match run {
-            Some(run) => t
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO extent (ino, offset, len, extent, extent_offset, epoch) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, 0)",
-                )?
-                .execute(params![
+    w.dirents(g)?;
+    for (ino, file) in &g.files {
+        w.put_file(*ino, file)?;
+    }
+    for (extent, location) in &g.locations {
+        w.put_location(*extent, location)?;
+    }
+    w.attributes(g)
+}
+
+/// Writes rows of one epoch.
+struct Writer<'t> {
+    t: &'t Transaction<'t>,
+    old: Capture<'t>,
+}
+
+impl Writer<'_> {
+    fn run(&self, sql: &str, params: impl Params) -> Sql<()> {
+        self.t.prepare_cached(sql)?.execute(params).map(drop)
+    }
+
+    fn put_inode(&self, row: &InodeRow) -> Sql<()> {
+        self.old.put_inode(row.ino)?;
+        self.run(
+            "INSERT OR REPLACE INTO inode (ino, mode, uid, gid, nlink, rdev, size, allocated, atime_ns, mtime_ns, \
+             ctime_ns, btime_ns, parent, entries_hash, next_cookie, epoch) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+            params![
+                signed(row.ino.0),
+                row.mode,
+                row.uid,
+                row.gid,
+                row.nlink,
+                row.rdev,
+                signed(row.size),
+                signed(row.allocated),
+                row.atime_ns,
+                row.mtime_ns,
+                row.ctime_ns,
+                row.btime_ns,
+                signed(row.parent.0),
+                signed(row.entries_hash),
+                signed(row.next_cookie),
+                self.old.epoch(),
+            ],
+        )
+    }
+
+    fn drop_inode(&self, ino: Ino) -> Sql<()> {
+        self.old.drop_inode(ino)?;
+        for sql in [
+            "DELETE FROM inode WHERE ino = ?1",
+            "DELETE FROM extent WHERE ino = ?1",
+            "DELETE FROM xattr WHERE ino = ?1",
+            "DELETE FROM symlink WHERE ino = ?1",
+            "DELETE FROM orphan WHERE ino = ?1",
+        ] {
+            self.run(sql, params![signed(ino.0)])?;
+        }
+        Ok(())
+    }
+
+    /// Removals first: an entry that moved to another name keeps its cookie's uniqueness.
+    fn dirents(&self, g: &Generation) -> Sql<()> {
+        for (parent, names) in &g.dirents {
+            for (name, _) in names.iter().filter(|(_, d)| d.is_none()) {
+                self.old.del_dirent(*parent, name)?;
+                self.run(
+                    "DELETE FROM dirent WHERE parent = ?1 AND name = ?2",
+                    params![signed(parent.0), &name[..]],
+                )?;
+            }
+        }
+        for (parent, names) in &g.dirents {
+            // In key order the pages of the index are touched once.
+            let mut present: Vec<_> = names
+                .iter()
+                .filter_map(|(n, d)| d.map(|d| (n, d)))
+                .collect();
+            present.sort_unstable_by(|a, b| a.0.cmp(b.0));
+            for (name, d) in present {
+                self.old.put_dirent(*parent, name)?;
+                self.run(
+                    "INSERT OR REPLACE INTO dirent (parent, name, ino, kind, cookie, epoch) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        signed(parent.0),
+                        &name[..],
+                        signed(d.ino.0),
+                        d.kind,
+                        signed(d.cookie.0),
+                        self.old.epoch(),
+                    ],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_file(&self, ino: Ino, file: &FileOverlay) -> Sql<()> {
+        if let Some(cut) = file.cut {
+            self.old.cut_runs(ino, cut)?;
+            self.run(
+                "DELETE FROM extent WHERE ino = ?1 AND offset >= ?2",
+                params![signed(ino.0), signed(cut)],
+            )?;
+        }
+        for (offset, run) in &file.runs {
+            let Some(run) = run else {
+                self.old.del_run(ino, *offset)?;
+                self.run(
+                    "DELETE FROM extent WHERE ino = ?1 AND offset = ?2",
+                    params![signed(ino.0), signed(*offset)],
+                )?;
+                continue;
+            };
+            self.old.put_run(ino, *offset)?;
+            self.run(
+                "INSERT OR REPLACE INTO extent (ino, offset, len, extent, extent_offset, epoch) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
                     signed(ino.0),
                     signed(*offset),
                     signed(run.len),
                     signed(run.extent.0),
-                    signed(run.extent_offset)
-                ])?,
-            None => t
-                .prepare_cached("DELETE FROM extent WHERE ino = ?1 AND offset = ?2")?
-                .execute(params![signed(ino.0), signed(*offset)])?,
-        };
+                    signed(run.extent_offset),
+                    self.old.epoch(),
+                ],
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn put_location(t: &Transaction<'_>, extent: ExtentId, location: &Location) -> Sql<()> {
-    let (segment, pack, offset) = match location.place {
-        Place::Segment { segment, offset } => (Some(signed(segment)), None, offset),
-        Place::Pack { pack, offset } => (None, Some(signed(pack)), offset),
-    };
-    let sums: Option<Vec<u8>> = (!location.sums.is_empty())
-        .then(|| location.sums.iter().flat_map(|s| s.to_le_bytes()).collect());
-    t.prepare_cached(
-        "INSERT OR REPLACE INTO location (extent, segment, pack, offset, len, sums) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute(params![signed(extent.0), segment, pack, signed(offset), signed(location.len), sums])
-    .map(drop)
-}
+    fn put_location(&self, extent: ExtentId, location: &Location) -> Sql<()> {
+        let (segment, pack, offset) = match location.place {
+            Place::Segment { segment, offset } => (Some(signed(segment)), None, offset),
+            Place::Pack { pack, offset } => (None, Some(signed(pack)), offset),
+        };
+        let sums: Option<Vec<u8>> = (!location.sums.is_empty())
+            .then(|| location.sums.iter().flat_map(|s| s.to_le_bytes()).collect());
+        self.run(
+            "INSERT OR REPLACE INTO location (extent, segment, pack, offset, len, sums) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                signed(extent.0),
+                segment,
+                pack,
+                signed(offset),
+                signed(location.len),
+                sums
+            ],
+        )
+    }
 
-fn attributes(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
-    for (ino, attributes) in &g.xattrs {
-        for (name, value) in attributes {
-            match value {
-                Some(value) => t
-                    .prepare_cached("INSERT OR REPLACE INTO xattr (ino, name, value, epoch) VALUES (?1, ?2, ?3, 0)")?
-                    .execute(params![signed(ino.0), &name[..], value])?,
-                None => t
-                    .prepare_cached("DELETE FROM xattr WHERE ino = ?1 AND name = ?2")?
-                    .execute(params![signed(ino.0), &name[..]])?,
+    fn attributes(&self, g: &Generation) -> Sql<()> {
+        for (ino, attributes) in &g.xattrs {
+            for (name, value) in attributes {
+                self.put_xattr(*ino, name, value.as_deref())?;
+            }
+        }
+        for (ino, target) in &g.symlinks {
+            self.old.put_symlink(*ino)?;
+            self.run(
+                "INSERT OR REPLACE INTO symlink (ino, target, epoch) VALUES (?1, ?2, ?3)",
+                params![signed(ino.0), target, self.old.epoch()],
+            )?;
+        }
+        for (ino, is) in &g.orphans {
+            let sql = match is {
+                true => "INSERT OR IGNORE INTO orphan (ino) VALUES (?1)",
+                false => "DELETE FROM orphan WHERE ino = ?1",
             };
+            self.run(sql, params![signed(ino.0)])?;
+        }
+        Ok(())
+    }
+
+    fn put_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>) -> Sql<()> {
+        match value {
+            Some(value) => {
+                self.old.put_xattr(ino, name)?;
+                self.run(
+                    "INSERT OR REPLACE INTO xattr (ino, name, value, epoch) VALUES (?1, ?2, ?3, ?4)",
+                    params![signed(ino.0), name, value, self.old.epoch()],
+                )
+            }
+            None => {
+                self.old.del_xattr(ino, name)?;
+                self.run(
+                    "DELETE FROM xattr WHERE ino = ?1 AND name = ?2",
+                    params![signed(ino.0), name],
+                )
+            }
         }
     }
-    for (ino, target) in &g.symlinks {
-        t.prepare_cached("INSERT OR REPLACE INTO symlink (ino, target, epoch) VALUES (?1, ?2, 0)")?
-            .execute(params![signed(ino.0), target])?;
-    }
-    for (ino, is) in &g.orphans {
-        let sql = match is {
-            true => "INSERT OR IGNORE INTO orphan (ino) VALUES (?1)",
-            false => "DELETE FROM orphan WHERE ino = ?1",
-        };
-        t.prepare_cached(sql)?.execute(params![signed(ino.0)])?;
-    }
-    Ok(())
 }
 
 /// Records that extents lie in a pack now and that others are dead, in one transaction. Extents that died meanwhile

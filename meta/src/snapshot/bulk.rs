@@ -1,0 +1,73 @@
+//! Changing many rows at once: one transaction of SQLite, between two operations of the journal.
+//!
+//! Whoever does it holds the commit lock and has everything acknowledged in SQLite, so there is nothing in the overlay
+//! that could stand in front of the rows, and nothing in the journal that could be replayed over them. A crash finds all
+//! of it or nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::Connection;
+use rustc_hash::FxHashMap;
+
+use crate::changes::Change;
+use crate::error::{MetaError, Result};
+use crate::ids::Ino;
+use crate::namespace::{Namespace, Tx, ino_of};
+use crate::overlay::Generation;
+
+use super::edit::Edited;
+
+impl Namespace {
+    /// Looks at the tables as they are, in one state. The caller has brought into them what it wants to see.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.readers.with(|c| {
+            let t = c.unchecked_transaction()?;
+            Ok(look(&t))
+        })?
+    }
+}
+
+impl Tx<'_> {
+    /// Brings everything into SQLite while nobody can add to it.
+    pub(super) fn rest(&self) -> Result<()> {
+        let ns = self.namespace();
+        ns.checkpoint(ns.acknowledged())
+    }
+
+    /// Makes an edit real. Everything is in SQLite, and the edit was made of what is there.
+    ///
+    /// # Errors
+    /// Nothing has happened then.
+    pub(super) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
+        let ns = self.namespace();
+        let rows = Generation::of(&edited.changes)?;
+        // Who reads these meanwhile would see rows that do not fit together.
+        let mut nodes = Vec::with_capacity(edited.inodes.len());
+        for ino in &edited.inodes {
+            nodes.push(ns.node(*ino)?);
+        }
+        let mut locked: FxHashMap<Ino, _> =
+            nodes.iter().map(|n| (n.ino, n.state.write())).collect();
+        match ns.checkpointer.bulk(Arc::new(rows)) {
+            // It has begun, and how it ends nobody will hear: memory cannot follow any more.
+            Err(MetaError::Closed) => {
+                return Err(ns.journal.fail("a change of many rows did not end".into()));
+            }
+            result => result?,
+        }
+        for change in &edited.changes {
+            if let Some(state) = ino_of(change).and_then(|ino| locked.get_mut(&ino)) {
+                state.apply(change);
+            }
+        }
+        drop(locked);
+        ns.inodes.fetch_add(edited.born.0, Ordering::Relaxed);
+        ns.bytes.fetch_add(edited.born.1, Ordering::Relaxed);
+        self.changes.push(Change::Bulk(below));
+        if let Err(error) = self.commit() {
+            tracing::warn!(%error, "a change of many rows is not noted; the next operation makes up for it");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! A change of many rows in the making: entries and inodes of the present tree, and copies of what is at some state.
+//!
+//! Keeps the directories' counts and hashes and the numbers of links right. It reads tables and changes none.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::changes::Change;
+use crate::error::{MetaError, Result};
+use crate::ids::{Cookie, Ino};
+use crate::namespace::{FIRST_COOKIE, ino_of};
+use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name};
+use crate::sqlite::at::At;
+use crate::sqlite::open::named;
+
+/// Rows that one restore or clone may change. All of them are in memory at once.
+const MAX_CHANGES: usize = 4 << 20;
+
+/// An inode that the edit has touched.
+struct Touched {
+    /// As it is in the tables; none for one that the edit makes.
+    before: Option<InodeRow>,
+    row: InodeRow,
+}
+
+/// What an edit came to.
+pub(super) struct Edited {
+    pub(super) changes: Vec<Change>,
+    /// Entries that were added, replaced or removed.
+    pub(super) entries: Vec<(Ino, Name)>,
+    /// Inodes that were there before and that change.
+    pub(super) inodes: Vec<Ino>,
+    /// Those of them that have no name any more.
+    pub(super) orphans: Vec<Ino>,
+    /// Inodes that were made, and how many bytes they map.
+    pub(super) born: (i64, i64),
+}
+
+/// The edit.
+pub(super) struct Edit<'c, 'n> {
+    pub(super) now: At<'c>,
+    now_ns: i64,
+    number: &'n mut dyn FnMut() -> Ino,
+    touched: FxHashMap<Ino, Touched>,
+    dropped: FxHashSet<Ino>,
+    changes: Vec<Change>,
+    entries: Vec<(Ino, Name)>,
+}
+
+impl<'c, 'n> Edit<'c, 'n> {
+    /// `number` gives inode numbers that nothing has.
+    pub(super) fn new(now: At<'c>, now_ns: i64, number: &'n mut dyn FnMut() -> Ino) -> Self {
+        Self {
+            now,
+            now_ns,
+            number,
+            touched: FxHashMap::default(),
+            dropped: FxHashSet::default(),
+            changes: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, change: Change) -> Result<()> {
+        if self.changes.len() >= MAX_CHANGES {
+            return Err(MetaError::Invalid(
+                "more than four million rows would change at once",
+            ));
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    /// The row of an inode, to be changed.
+    pub(super) fn row(&mut self, ino: Ino) -> Result<&mut InodeRow> {
+        use std::collections::hash_map::Entry;
+        let touched = match self.touched.entry(ino) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(free) => {
+                let row = named(self.now.inode(ino))?.ok_or_else(|| missing(ino))?;
+                let before = Some(row);
+                free.insert(Touched { before, row })
+            }
+        };
+        Ok(&mut touched.row)
+    }
+
+    /// Whether the edit made this inode.
+    pub(super) fn is_born(&self, ino: Ino) -> bool {
+        self.touched.get(&ino).is_some_and(|t| t.before.is_none())
+    }
+
+    /// Makes an inode like another one of some state, with its attributes, target and runs and without a name. It shares
+    /// the other's extents.
+    pub(super) fn copy(&mut self, at: At<'_>, of: &InodeRow) -> Result<Ino> {
+        let ino = (self.number)();
+        let is_dir = of.is_dir();
+        let row = InodeRow {
+            ino,
+            nlink: if is_dir { 2 } else { 0 },
+            size: if is_dir { 0 } else { of.size },
+            entries_hash: 0,
+            next_cookie: if is_dir { FIRST_COOKIE } else { 0 },
+            parent: Ino(0),
+            ctime_ns: self.now_ns,
+            ..*of
+        };
+        self.touched.insert(ino, Touched { before: None, row });
+        for (name, value) in named(at.xattrs(of.ino))? {
+            self.push(Change::PutXattr { ino, name, value })?;
+        }
+        if of.is_file() {
+            for run in named(at.runs(of.ino))? {
+                self.push(Change::PutExtent(run.row(ino)))?;
+            }
+        }
+        if of.is_symlink() {
+            let target = named(at.symlink(of.ino))?.ok_or_else(|| missing(of.ino))?;
+            self.push(Change::PutSymlink { ino, target })?;
+        }
+        Ok(ino)
+    }
+
+    /// Gives a directory the attributes that another one has at some state.
+    pub(super) fn dress(&mut self, dir: Ino, at: At<'_>, like: &InodeRow) -> Result<()> {
+        let now_ns = self.now_ns;
+        let wanted = named(at.xattrs(like.ino))?;
+        let present = match self.is_born(dir) {
+            true => wanted.clone(),
+            false => named(self.now.xattrs(dir))?,
+        };
+        let row = self.row(dir)?;
+        let dressed = InodeRow {
+            mode: like.mode,
+            uid: like.uid,
+            gid: like.gid,
+            atime_ns: like.atime_ns,
+            mtime_ns: like.mtime_ns,
+            ..*row
+        };
+        if dressed == *row && present == wanted {
+            return Ok(());
+        }
+        *row = dressed;
+        row.ctime_ns = now_ns;
+        for (name, _) in &present {
+            if wanted.iter().all(|(n, _)| n != name) {
+                let name = Name::clone(name);
+                self.push(Change::DelXattr { ino: dir, name })?;
+            }
+        }
+        for (name, value) in wanted {
+            if !present.contains(&(Name::clone(&name), value.clone())) {
+                self.push(Change::PutXattr {
+                    ino: dir,
+                    name,
+                    value,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an entry of a directory name `to`, or nothing, whatever it names now. Returns what it named, if that was a
+    /// directory.
+    pub(super) fn set_entry(
+        &mut self,
+        dir: Ino,
+        name: &Name,
+        to: Option<(Ino, u8)>,
+    ) -> Result<Option<Ino>> {
+        let was = match self.is_born(dir) {
+            true => None,
+            false => named(self.now.dirent(dir, name))?,
+        };
+        if was.map(|d| (d.ino, d.kind)) == to {
+            return Ok(None);
+        }
+        let now_ns = self.now_ns;
+        if let Some(was) = was {
+            let row = self.row(dir)?;
+            row.size = row.size.saturating_sub(1);
+            row.entries_hash = row.entries_hash.wrapping_sub(was.hash(name));
+        }
+        let row = self.row(dir)?;
+        row.ctime_ns = now_ns;
+        let cookie = match was {
+            Some(was) => was.cookie,
+            None => Cookie(row.next_cookie),
+        };
+        if let Some((ino, kind)) = to {
+            let dirent = Dirent { ino, kind, cookie };
+            row.next_cookie = row.next_cookie.max(cookie.0 + 1);
+            row.size += 1;
+            row.entries_hash = row.entries_hash.wrapping_add(dirent.hash(name));
+            self.link(dir, ino)?;
+            self.push(Change::PutDirent {
+                parent: dir,
+                name: Name::clone(name),
+                dirent,
+            })?;
+        } else {
+            self.push(Change::DelDirent {
+                parent: dir,
+                name: Name::clone(name),
+            })?;
+        }
+        self.entries.push((dir, Name::clone(name)));
+        match was {
+            Some(was) => self.unlink(dir, was),
+            None => Ok(None),
+        }
+    }
+
+    fn link(&mut self, dir: Ino, ino: Ino) -> Result<()> {
+        let now_ns = self.now_ns;
+        let row = self.row(ino)?;
+        row.ctime_ns = now_ns;
+        if row.is_dir() {
+            row.parent = dir;
+            self.row(dir)?.nlink += 1;
+            return Ok(());
+        }
+        row.nlink += 1;
+        match row.nlink > MAX_LINKS {
+            true => Err(MetaError::TooManyLinks),
+            false => Ok(()),
+        }
+    }
+
+    fn unlink(&mut self, dir: Ino, was: Dirent) -> Result<Option<Ino>> {
+        let now_ns = self.now_ns;
+        let row = self.row(was.ino)?;
+        row.ctime_ns = now_ns;
+        if row.is_dir() {
+            self.row(dir)?.nlink -= 1;
+            return Ok(Some(was.ino));
+        }
+        row.nlink = row.nlink.saturating_sub(1);
+        Ok(None)
+    }
+
+    /// Ends directories that lost their names, with all that is in them. Directories in `kept` have another place.
+    pub(super) fn drop_trees(&mut self, mut tops: Vec<Ino>, kept: &FxHashSet<Ino>) -> Result<()> {
+        while let Some(dir) = tops.pop() {
+            if kept.contains(&dir) || !self.dropped.insert(dir) {
+                continue;
+            }
+            for (name, _) in named(self.now.dirents(dir, Cookie(0), usize::MAX))? {
+                tops.extend(self.set_entry(dir, &name, None)?);
+            }
+            self.row(dir)?.nlink = 0;
+        }
+        Ok(())
+    }
+
+    /// What it came to.
+    pub(super) fn finish(mut self) -> Result<Edited> {
+        let (mut orphans, mut born) = (Vec::new(), (0, 0));
+        let mut is_born: FxHashSet<Ino> = FxHashSet::default();
+        for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
+            match before {
+                Some(before) if before == row => continue,
+                Some(_) => {}
+                None => {
+                    is_born.insert(ino);
+                    born = (born.0 + 1, born.1 + row.allocated as i64);
+                }
+            }
+            self.push(Change::PutInode(row))?;
+            if row.nlink == 0 && before.is_none_or(|before| before.nlink > 0) {
+                orphans.push(ino);
+                self.push(Change::PutOrphan(ino))?;
+            }
+        }
+        // By their changes, not by their rows: an attribute may change within one tick of the clock.
+        let inodes: BTreeSet<Ino> = self.changes.iter().filter_map(ino_of).collect();
+        let inodes = inodes.into_iter().filter(|ino| !is_born.contains(ino));
+        let inodes = inodes.collect();
+        orphans.sort_unstable();
+        Ok(Edited {
+            changes: self.changes,
+            entries: self.entries,
+            inodes,
+            orphans,
+            born,
+        })
+    }
+}
+
+fn missing(ino: Ino) -> MetaError {
+    MetaError::damaged(
+        "metadata database",
+        format!("{ino} is missing although it is in use"),
+    )
+}

@@ -1,0 +1,181 @@
+//! Snapshots: making, listing and removing them. What is in one is told by `view`, what changed since by `diff`.
+//!
+//! Making one is a record in the journal and nothing else. The old rows are kept by whoever writes to SQLite
+//! (`sqlite::capture`), never by an operation.
+
+mod bulk;
+mod clone;
+mod diff;
+mod edit;
+mod plan;
+mod restore;
+mod successors;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use crate::changes::Change;
+use crate::error::{MetaError, Result};
+use crate::ids::{Epoch, Lsn, ROOT_INO};
+use crate::namespace::{Namespace, check_name};
+
+pub use clone::CloneTo;
+pub use diff::Difference;
+pub use restore::Restored;
+pub use view::SnapshotView;
+
+/// Longest note and longest owner of a snapshot, bytes.
+const MAX_TEXT_BYTES: usize = 4096;
+/// Snapshots that may wait for the checkpointer; the next one waits for it.
+const MAX_WAITING: usize = 64;
+
+/// What a new snapshot is called.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewSnapshot {
+    /// Unique in the volume, and a name that a directory could have.
+    pub name: String,
+    /// Why it was made.
+    pub note: String,
+    /// Who made it.
+    pub owner: String,
+    /// Whether it stays until somebody removes it; others are thinned out by age.
+    pub kept: bool,
+    /// When, milliseconds since 1970.
+    pub made_ms: u64,
+}
+
+impl NewSnapshot {
+    pub(crate) fn made(self, epoch: Epoch, lsn: Lsn) -> Snapshot {
+        Snapshot {
+            epoch,
+            lsn,
+            name: self.name,
+            note: self.note,
+            owner: self.owner,
+            kept: self.kept,
+            made_ms: self.made_ms,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        check_name(self.name.as_bytes())?;
+        if self.note.len() > MAX_TEXT_BYTES || self.owner.len() > MAX_TEXT_BYTES {
+            return Err(MetaError::Invalid(
+                "a note or an owner of more than 4096 bytes",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot: the volume as it was after one operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The operation that made it: everything before it is in the snapshot.
+    pub lsn: Lsn,
+    /// Its name.
+    pub name: String,
+    /// Why it was made.
+    pub note: String,
+    /// Who made it.
+    pub owner: String,
+    /// Whether it stays until somebody removes it.
+    pub kept: bool,
+    /// When, milliseconds since 1970.
+    pub made_ms: u64,
+}
+
+impl Namespace {
+    /// Makes a snapshot of everything acknowledged so far. Takes as long as any other operation, however much there is.
+    ///
+    /// # Errors
+    /// `Exists` when the name is taken, `NameTooLong` and `Invalid` for what cannot be one; what a commit can fail with.
+    pub fn create_snapshot(&self, new: NewSnapshot) -> Result<Snapshot> {
+        new.check()?;
+        if self.overlay.sealed() >= MAX_WAITING {
+            self.checkpoint(self.acknowledged())?;
+        }
+        let now_ns = i64::try_from(new.made_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        let mut tx = self.begin_growing(now_ns)?;
+        tx.mark(new)
+    }
+
+    /// The volume as it was at a snapshot, to be read. Brings into SQLite what was acknowledged before it was made.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such snapshot; why the checkpoint failed.
+    pub fn at(&self, epoch: Epoch) -> Result<SnapshotView<'_>> {
+        SnapshotView::open(self, epoch)
+    }
+
+    /// All snapshots, oldest first.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.snapshots.lock().values().cloned().collect()
+    }
+
+    /// The snapshot of a name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        let snapshots = self.snapshots.lock();
+        let found = snapshots.values().find(|s| s.name == name);
+        found.cloned().ok_or(MetaError::NotFound)
+    }
+
+    /// Removes a snapshot. What only it needed goes, what an older one needs too stays.
+    ///
+    /// # Errors
+    /// `NotFound`, and why SQLite could not do it: it is still there then.
+    pub fn remove_snapshot(&self, name: &str, now_ns: i64) -> Result<()> {
+        self.check_writable()?;
+        // What a restore names may only be named by the snapshot until SQLite has the restored rows.
+        let _held = self.holding.lock();
+        let removed = self.snapshot(name)?;
+        self.checkpoint(self.acknowledged())?;
+        self.snapshots.lock().remove(&removed.epoch);
+        let result = self.checkpointer.remove_snapshot(removed.epoch);
+        if let Err(error) = result {
+            // Where nobody knows whether it happened, the next start will tell.
+            if !matches!(error, MetaError::Closed) {
+                self.snapshots.lock().insert(removed.epoch, removed);
+            }
+            return Err(error);
+        }
+        self.note_bulk(now_ns);
+        Ok(())
+    }
+
+    /// Notes in the journal that the tables changed by themselves, so that the history goes on and is published.
+    fn note_bulk(&self, now_ns: i64) {
+        let noted = self.begin(now_ns).and_then(|mut tx| {
+            tx.changes.push(Change::Bulk(ROOT_INO));
+            tx.commit()
+        });
+        if let Err(error) = noted {
+            tracing::warn!(%error, "a change of the tables is not noted; the next operation makes up for it");
+        }
+    }
+}
+
+impl crate::namespace::Tx<'_> {
+    /// Makes the snapshot, and nothing else; the mutation can go on.
+    fn mark(&mut self, new: NewSnapshot) -> Result<Snapshot> {
+        let ns = self.namespace();
+        if ns.snapshots.lock().values().any(|s| s.name == new.name) {
+            return Err(MetaError::Exists);
+        }
+        let epoch = Epoch(self.state.next_epoch);
+        self.changes.push(Change::PutSnapshot {
+            epoch,
+            new: new.clone(),
+        });
+        self.state.next_epoch += 1;
+        let lsn = self.settle()?;
+        let snapshot = new.made(epoch, lsn);
+        ns.snapshots.lock().insert(epoch, snapshot.clone());
+        Ok(snapshot)
+    }
+}
