@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{fsck, mount, restore, umount, volumes};
+use crate::commands::{fsck, mount, restore, snapshot, umount, volumes};
 use crate::{moment, options};
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -57,6 +57,16 @@ pub(crate) enum Invocation {
         as_json: bool,
         state_dir: Option<PathBuf>,
     },
+    Snapshot {
+        path: PathBuf,
+        request: snapshot::Request,
+        state_dir: Option<PathBuf>,
+    },
+    Clone {
+        from: PathBuf,
+        to: PathBuf,
+        state_dir: Option<PathBuf>,
+    },
     Restore {
         store: volumes::Store,
         request: restore::Request,
@@ -95,10 +105,152 @@ enum Command {
     Volumes(VolumesCommand),
     /// List the states that a volume can go back to, or go back to one
     Restore(RestoreArgs),
+    /// Make snapshots of a mounted volume, compare them and go back to them
+    #[command(subcommand, visible_alias = "snap")]
+    Snapshot(SnapshotCommand),
+    /// Copy a directory of a mount at once, sharing its content
+    Clone(CloneArgs),
     /// Check whether a volume is whole, in its store or in the local state; repairs nothing
     Fsck(FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
     Gc(GcArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Make a snapshot and print its name
+    Create {
+        /// Where the volume is mounted
+        mountpoint: PathBuf,
+        /// What to call it (default: the time)
+        name: Option<String>,
+        /// Why it is made
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        state: StateDir,
+    },
+    /// List the snapshots, oldest first
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Where the volume is mounted
+        mountpoint: PathBuf,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateDir,
+    },
+    /// Show one snapshot
+    Show {
+        /// Where the volume is mounted
+        mountpoint: PathBuf,
+        /// Which
+        name: String,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateDir,
+    },
+    /// Remove a snapshot; the volume and the other snapshots stay as they are
+    Rm {
+        /// Where the volume is mounted
+        mountpoint: PathBuf,
+        /// Which
+        name: String,
+        #[command(flatten)]
+        state: StateDir,
+    },
+    /// Show what changed since a snapshot, or between two
+    Diff {
+        /// Where the volume is mounted, or a path there: only what is at and below it
+        path: PathBuf,
+        /// The older snapshot
+        a: String,
+        /// The newer one (default: the present)
+        b: Option<String>,
+        /// Show sizes and how much changed
+        #[arg(long, conflicts_with = "json")]
+        stat: bool,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateDir,
+    },
+    /// Go back to a snapshot, all at once; what was there before becomes a snapshot, too
+    Restore {
+        /// Where the volume is mounted, or a path there: only what is at and below it
+        path: PathBuf,
+        /// Which
+        name: String,
+        #[command(flatten)]
+        state: StateDir,
+    },
+}
+
+impl From<SnapshotCommand> for Invocation {
+    fn from(command: SnapshotCommand) -> Self {
+        use snapshot::{Form, Request};
+        let (path, request, state) = match command {
+            SnapshotCommand::Create {
+                mountpoint,
+                name,
+                note,
+                state,
+            } => (mountpoint, Request::Create { name, note }, state),
+            SnapshotCommand::Ls {
+                mountpoint,
+                json: as_json,
+                state,
+            } => (mountpoint, Request::List { as_json }, state),
+            SnapshotCommand::Show {
+                mountpoint,
+                name,
+                json: as_json,
+                state,
+            } => (mountpoint, Request::Show { name, as_json }, state),
+            SnapshotCommand::Rm {
+                mountpoint,
+                name,
+                state,
+            } => (mountpoint, Request::Remove { name }, state),
+            SnapshotCommand::Diff {
+                path,
+                a: older,
+                b: newer,
+                stat,
+                json,
+                state,
+            } => {
+                let form = match (stat, json) {
+                    (_, true) => Form::Json,
+                    (true, false) => Form::Stat,
+                    (false, false) => Form::Names,
+                };
+                (path, Request::Diff { older, newer, form }, state)
+            }
+            SnapshotCommand::Restore { path, name, state } => {
+                (path, Request::Restore { name }, state)
+            }
+        };
+        Self::Snapshot {
+            path,
+            request,
+            state_dir: state.state_dir,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct CloneArgs {
+    /// The directory; also one below .snapshots/NAME
+    src: PathBuf,
+    /// The copy: a path on the same mount where nothing is yet
+    dst: PathBuf,
+    #[command(flatten)]
+    state: StateDir,
 }
 
 #[derive(Debug, Subcommand)]
@@ -377,6 +529,12 @@ impl From<Command> for Invocation {
             Command::Volumes(VolumesCommand::Destroy { store, id, state }) => Self::Volumes {
                 store: store.into(),
                 request: volumes::Request::Destroy { id },
+                state_dir: state.state_dir,
+            },
+            Command::Snapshot(command) => command.into(),
+            Command::Clone(CloneArgs { src, dst, state }) => Self::Clone {
+                from: src,
+                to: dst,
                 state_dir: state.state_dir,
             },
             Command::Fsck(fsck) => Self::Fsck {

@@ -83,6 +83,16 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             as_json,
             state_dir,
         } => commands::gc::run(&store, dry_run, as_json, &registry(state_dir), environment),
+        Invocation::Snapshot {
+            path,
+            request,
+            state_dir,
+        } => commands::snapshot::run(&path, request, &registry(state_dir)),
+        Invocation::Clone {
+            from,
+            to,
+            state_dir,
+        } => commands::snapshot::clone(&from, &to, &registry(state_dir)),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

@@ -1,6 +1,8 @@
 //! The one place that names the engine's crate: turns a plan into an open volume and a live mount, and the engine's
 //! figures into the API's.
 
+mod snapshots;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -454,5 +456,6 @@ fn settings(plan: &Plan) -> weldrfs_fs::FuseSettings {
         max_write: options.max_write,
         max_readahead: options.max_readahead,
         low_latency: options.low_latency,
+        show_snapshots: options.show_snapshots,
     }
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use weldrfs_control::{
-    API_VERSION, ApiError, DropReport, GcReport, SyncReport, VolumeApi, VolumeStatus,
+    API_VERSION, ApiError, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
+    GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
+    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi, VolumeStatus,
 };
 
 use crate::mounting::OpenVolume;
@@ -92,6 +94,39 @@ impl VolumeApi for VolumeService {
             tracing::warn!(why, "a round of gc did not end");
             ApiError::Internal(why)
         })
+    }
+
+    async fn snapshots(&self) -> Result<SnapshotList, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.snapshots()).await
+    }
+
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.snapshot(request)).await?
+    }
+
+    async fn remove_snapshot(&self, request: RemoveRequest) -> Result<RemoveReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.remove_snapshot(&request)).await?
+    }
+
+    async fn diff(&self, request: DiffRequest) -> Result<DiffReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.diff(&request)).await?
+    }
+
+    async fn restore(
+        &self,
+        request: SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.restore(&request)).await?
+    }
+
+    async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.clone_tree(&request)).await?
     }
 }
 

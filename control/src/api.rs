@@ -6,6 +6,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
+use crate::snapshots::{
+    CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest, SnapshotInfo,
+    SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+};
 use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
 /// Version of the API; the first part of every path (`/v1/...`).
@@ -39,6 +43,42 @@ pub trait VolumeApi: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::Internal`] with what stopped it; what was done stays done, and the next time goes on.
     async fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError>;
+
+    /// All snapshots.
+    async fn snapshots(&self) -> Result<SnapshotList, ApiError>;
+
+    /// Makes a snapshot.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for a name that is taken or cannot be one.
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError>;
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is none of this name.
+    async fn remove_snapshot(&self, request: RemoveRequest) -> Result<RemoveReport, ApiError>;
+
+    /// What differs between a snapshot and a newer one, or the present.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such snapshot, or they are in the wrong order.
+    async fn diff(&self, request: DiffRequest) -> Result<DiffReport, ApiError>;
+
+    /// Makes everything at and below a path what it was at a snapshot, all at once.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such snapshot or it has no such path.
+    async fn restore(
+        &self,
+        request: SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError>;
+
+    /// Copies a directory without copying its content.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when one of the paths cannot be used.
+    async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError>;
 }
 
 /// Body of `POST /v1/sync`.

@@ -14,11 +14,16 @@ use crate::api::{
     API_VERSION, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT, SyncRequest,
 };
 use crate::error::{ApiError, ErrorBody};
+use crate::snapshots::{
+    CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest,
+    SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport,
+    SnapshotRestoreRequest,
+};
 use crate::socket::connect_volume_socket;
 use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
-/// Most bytes of an answer.
-const ANSWER_MAX: usize = 1024 * 1024;
+/// Most bytes of an answer: 100,000 differences with long paths.
+const ANSWER_MAX: usize = 128 * 1024 * 1024;
 /// How long a volume may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take; a little longer than the volume's own limit, so that its message wins.
@@ -91,6 +96,67 @@ impl VolumeClient {
         let request = GcRequest { dry_run };
         self.ask(Method::POST, "gc", Some(&request), GC_DEADLINE)
             .await
+    }
+
+    /// All snapshots.
+    ///
+    /// # Errors
+    /// As all of these: [`ApiError::Unreachable`] when nothing listens, else what the volume answered.
+    pub async fn snapshots(&self) -> Result<SnapshotList, ApiError> {
+        self.ask(Method::GET, "snapshots", None::<&()>, ANSWER_TIMEOUT)
+            .await
+    }
+
+    /// Makes a snapshot.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        self.ask_long("snapshots", request).await
+    }
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn remove_snapshot(&self, request: &RemoveRequest) -> Result<RemoveReport, ApiError> {
+        self.ask_long("snapshots/remove", request).await
+    }
+
+    /// What differs between a snapshot and a newer one, or the present.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn diff(&self, request: &DiffRequest) -> Result<DiffReport, ApiError> {
+        self.ask_long("snapshots/diff", request).await
+    }
+
+    /// Brings back what a snapshot has.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn restore(
+        &self,
+        request: &SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        self.ask_long("snapshots/restore", request).await
+    }
+
+    /// Copies a directory without copying its content.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
+        self.ask_long("clone", request).await
+    }
+
+    async fn ask_long<A: DeserializeOwned>(
+        &self,
+        name: &str,
+        body: &impl Serialize,
+    ) -> Result<A, ApiError> {
+        let limit = SNAPSHOT_DEADLINE.saturating_add(SYNC_MARGIN);
+        self.ask(Method::POST, name, Some(body), limit).await
     }
 
     async fn ask<A: DeserializeOwned>(
@@ -244,6 +310,57 @@ impl BlockingVolumeClient {
     /// The same.
     pub fn gc(&self, dry_run: bool) -> Result<GcReport, ApiError> {
         self.runtime.block_on(self.client.gc(dry_run))
+    }
+
+    /// See [`VolumeClient::snapshots`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn snapshots(&self) -> Result<SnapshotList, ApiError> {
+        self.runtime.block_on(self.client.snapshots())
+    }
+
+    /// See [`VolumeClient::snapshot`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        self.runtime.block_on(self.client.snapshot(request))
+    }
+
+    /// See [`VolumeClient::remove_snapshot`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn remove_snapshot(&self, request: &RemoveRequest) -> Result<RemoveReport, ApiError> {
+        self.runtime.block_on(self.client.remove_snapshot(request))
+    }
+
+    /// See [`VolumeClient::diff`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn diff(&self, request: &DiffRequest) -> Result<DiffReport, ApiError> {
+        self.runtime.block_on(self.client.diff(request))
+    }
+
+    /// See [`VolumeClient::restore`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn restore(
+        &self,
+        request: &SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        self.runtime.block_on(self.client.restore(request))
+    }
+
+    /// See [`VolumeClient::clone_tree`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
+        self.runtime.block_on(self.client.clone_tree(request))
     }
 }
 

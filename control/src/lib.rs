@@ -7,6 +7,7 @@ mod api;
 mod client;
 mod error;
 mod server;
+mod snapshots;
 mod socket;
 mod status;
 
@@ -17,6 +18,11 @@ pub use api::{
 pub use client::{BlockingVolumeClient, VolumeClient};
 pub use error::{Advice, ApiError, ErrorBody};
 pub use server::serve_volume;
+pub use snapshots::{
+    CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
+    DifferenceKind, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+};
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use status::{
     Behind, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus, StoreStatus,

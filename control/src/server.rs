@@ -24,6 +24,10 @@ use tokio::task::JoinSet;
 
 use crate::api::{DropRequest, GC_DEADLINE, GcRequest, SyncRequest, VolumeApi};
 use crate::error::ApiError;
+use crate::snapshots::{
+    CloneReport, DiffReport, RemoveReport, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
+    SnapshotRestoreReport,
+};
 use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
 
 /// Most bytes of a request's body.
@@ -134,6 +138,11 @@ fn router(api: Api) -> Router {
         .route("/v1/sync", post(sync))
         .route("/v1/drop-caches", post(drop_caches))
         .route("/v1/gc", post(gc))
+        .route("/v1/snapshots", get(snapshots).post(snapshot))
+        .route("/v1/snapshots/remove", post(remove_snapshot))
+        .route("/v1/snapshots/diff", post(diff))
+        .route("/v1/snapshots/restore", post(restore))
+        .route("/v1/clone", post(clone_tree))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(
@@ -166,6 +175,51 @@ async fn drop_caches(
 async fn gc(State(api): State<Api>, request: Request) -> Result<Json<GcReport>, ApiError> {
     let GcRequest { dry_run } = read_json(request).await?;
     within(GC_DEADLINE, api.gc(dry_run)).await.map(Json)
+}
+
+async fn snapshots(State(api): State<Api>) -> Result<Json<SnapshotList>, ApiError> {
+    within(REQUEST_TIMEOUT, api.snapshots()).await.map(Json)
+}
+
+async fn snapshot(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<SnapshotInfo>, ApiError> {
+    let request = read_json(request).await?;
+    let made = within(SNAPSHOT_DEADLINE, api.snapshot(request));
+    made.await.map(Json)
+}
+
+async fn remove_snapshot(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<RemoveReport>, ApiError> {
+    let request = read_json(request).await?;
+    let removed = within(SNAPSHOT_DEADLINE, api.remove_snapshot(request));
+    removed.await.map(Json)
+}
+
+async fn diff(State(api): State<Api>, request: Request) -> Result<Json<DiffReport>, ApiError> {
+    let request = read_json(request).await?;
+    within(SNAPSHOT_DEADLINE, api.diff(request)).await.map(Json)
+}
+
+async fn restore(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<SnapshotRestoreReport>, ApiError> {
+    let request = read_json(request).await?;
+    let restored = within(SNAPSHOT_DEADLINE, api.restore(request));
+    restored.await.map(Json)
+}
+
+async fn clone_tree(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<CloneReport>, ApiError> {
+    let request = read_json(request).await?;
+    let made = within(SNAPSHOT_DEADLINE, api.clone_tree(request));
+    made.await.map(Json)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

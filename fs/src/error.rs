@@ -23,6 +23,26 @@ pub enum FsError {
     /// It did not come about before its deadline.
     #[error("{0}")]
     Late(&'static str),
+    /// What is in a snapshot does not change.
+    #[error("a snapshot does not change")]
+    InSnapshot,
+    /// One of two files is in a snapshot.
+    #[error("one of the two is in a snapshot")]
+    OtherState,
+    /// There is no such snapshot.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(String),
+    /// There is such a snapshot already.
+    #[error("there is a snapshot {0} already")]
+    SnapshotExists(String),
+    /// A snapshot does not have what was asked for.
+    #[error("the snapshot {snapshot} has no {path}")]
+    NotInSnapshot {
+        /// Its name.
+        snapshot: String,
+        /// The path, below the root.
+        path: String,
+    },
     /// The operation is not supported for this kind of file or with these flags.
     #[error("operation not supported")]
     NotSupported,
@@ -41,15 +61,20 @@ impl FsError {
             Self::Late(_) => libc::ETIMEDOUT,
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::Damaged(_) => libc::EIO,
+            Self::InSnapshot => libc::EROFS,
+            Self::OtherState => libc::EXDEV,
+            Self::NoSnapshot(_) | Self::NotInSnapshot { .. } => libc::ENOENT,
+            Self::SnapshotExists(_) => libc::EEXIST,
         }
     }
 
     /// Whether this is trouble of ours, to be logged, rather than an answer to the caller.
     pub fn is_trouble(&self) -> bool {
-        matches!(
-            self.errno(),
-            libc::EIO | libc::EROFS | libc::ETIMEDOUT | libc::EUCLEAN
-        )
+        !matches!(self, Self::InSnapshot)
+            && matches!(
+                self.errno(),
+                libc::EIO | libc::EROFS | libc::ETIMEDOUT | libc::EUCLEAN
+            )
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod gc;
 pub(crate) mod mount;
 pub(crate) mod restore;
 mod serve;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod target;

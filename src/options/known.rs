@@ -299,6 +299,11 @@ const TABLE: &[Known] = &[
         },
         "auto: processors are kept awake while requests flow, where /dev/cpu_dma_latency allows it (default: auto)",
     ),
+    switch(
+        "show_snapshots",
+        |o, on| o.show_snapshots = on,
+        "the root lists .snapshots, which is found by its name in any case (default: off)",
+    ),
     value(
         "lease",
         "auto or manual",

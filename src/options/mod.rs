@@ -122,6 +122,8 @@ pub(crate) struct MountOptions {
     pub(crate) kernel_writeback: bool,
     /// Keep processors awake while requests flow, where that is possible.
     pub(crate) low_latency: bool,
+    /// Whether the root lists `.snapshots`.
+    pub(crate) show_snapshots: bool,
     pub(crate) s3: S3Options,
     /// Whether a store that ignores conditional writes is refused.
     pub(crate) conditional_writes: bool,
@@ -171,6 +173,7 @@ impl Default for MountOptions {
             readdirplus: Readdirplus::Auto,
             kernel_writeback: false,
             low_latency: true,
+            show_snapshots: false,
             s3: S3Options::default(),
             conditional_writes: true,
             max_uploads: 5,

@@ -5,6 +5,10 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::client::VolumeClient;
 use crate::error::ErrorBody;
+use crate::snapshots::{
+    CloneRequest, DiffRequest, DifferenceInfo, RemoveRequest, SnapshotRequest,
+    SnapshotRestoreRequest,
+};
 use crate::socket::bind_volume_socket;
 
 /// Answers from fixed values; a sync shorter than a second runs into its deadline.
@@ -38,6 +42,52 @@ impl VolumeApi for FixedVolume {
         let mut report = GcReport::default();
         report.marked.objects = u64::from(dry_run);
         Ok(report)
+    }
+
+    async fn snapshots(&self) -> Result<SnapshotList, ApiError> {
+        Ok(SnapshotList {
+            snapshots: vec![SnapshotInfo::default()],
+        })
+    }
+
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        Ok(SnapshotInfo {
+            name: request.name.unwrap_or_else(|| "now".into()),
+            note: request.note,
+            ..SnapshotInfo::default()
+        })
+    }
+
+    async fn remove_snapshot(&self, request: RemoveRequest) -> Result<RemoveReport, ApiError> {
+        Err(ApiError::InvalidRequest(format!("no {}", request.name)))
+    }
+
+    async fn diff(&self, request: DiffRequest) -> Result<DiffReport, ApiError> {
+        let differences = vec![DifferenceInfo {
+            path: format!("{}/{}", request.path, request.older),
+            from: request.newer,
+            ..DifferenceInfo::default()
+        }];
+        Ok(DiffReport {
+            differences,
+            left_out: 3,
+        })
+    }
+
+    async fn restore(
+        &self,
+        request: SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        Ok(SnapshotRestoreReport {
+            safety: None,
+            names: request.path.len() as u64,
+        })
+    }
+
+    async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
+        Ok(CloneReport {
+            ino: (request.from.len() + request.to.len()) as u64,
+        })
     }
 }
 
@@ -251,4 +301,45 @@ async fn stopping_closes_the_socket_and_ends_the_server() {
         Err(ApiError::Unreachable(_))
     ));
     drop(idle);
+}
+
+#[tokio::test]
+async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
+    let running = start();
+    let client = VolumeClient::new(&running.path);
+    assert_eq!(client.snapshots().await.unwrap().snapshots.len(), 1);
+    let named = SnapshotRequest {
+        name: Some("x".into()),
+        note: "why".into(),
+        owner: String::new(),
+    };
+    let made = client.snapshot(&named).await.unwrap();
+    assert_eq!((made.name.as_str(), made.note.as_str()), ("x", "why"));
+    let made = client.snapshot(&SnapshotRequest::default()).await.unwrap();
+    assert_eq!(made.name, "now");
+    let gone = RemoveRequest { name: "y".into() };
+    let refused = client.remove_snapshot(&gone).await.unwrap_err();
+    assert_eq!(refused, ApiError::InvalidRequest("no y".into()));
+    let asked = DiffRequest {
+        older: "a".into(),
+        newer: Some("b".into()),
+        path: "p".into(),
+    };
+    let found = client.diff(&asked).await.unwrap();
+    let first = &found.differences[0];
+    assert_eq!(
+        (first.path.as_str(), first.from.as_deref()),
+        ("p/a", Some("b"))
+    );
+    assert_eq!(found.left_out, 3);
+    let asked = SnapshotRestoreRequest {
+        name: "x".into(),
+        path: "abc".into(),
+    };
+    assert_eq!(client.restore(&asked).await.unwrap().names, 3);
+    let asked = CloneRequest {
+        from: "ab".into(),
+        to: "cde".into(),
+    };
+    assert_eq!(client.clone_tree(&asked).await.unwrap().ino, 5);
 }

@@ -3,6 +3,7 @@
 //! It decides nothing about files. It must not let fuser's types inward, nor hold a thread of the session while it
 //! waits for a disk flush or the store: such calls go to a small pool.
 
+mod aside;
 mod convert;
 mod dirs;
 mod mount;
@@ -20,6 +21,7 @@ use crate::error::FsError;
 
 pub use mount::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 
+use aside::Kernel;
 use pool::Pools;
 
 /// What the kernel may keep without asking, and what it is told not to ask.
@@ -42,6 +44,7 @@ struct Adapter {
     pools: Pools,
     manners: Manners,
     awake: Arc<Awake>,
+    kernel: Arc<Kernel>,
 }
 
 /// Inode numbers are never reused, so no inode needs a generation.
@@ -71,6 +74,7 @@ impl Manners {
 
 impl Drop for Adapter {
     fn drop(&mut self) {
+        self.kernel.end();
         self.engine.serve(false);
     }
 }
@@ -80,6 +84,15 @@ impl Adapter {
     fn asked(&self) -> &Arc<Engine> {
         self.awake.request();
         &self.engine
+    }
+
+    /// Answers whoever announces that a name is gone.
+    fn gone(&self, parent: weldrfs_meta::Ino, name: &[u8], reply: fuser::ReplyEmpty) {
+        match self.engine.find(parent, name) {
+            Ok(None) => reply.ok(),
+            // Somebody has made it anew.
+            _ => reply.error(Errno::EBUSY),
+        }
     }
 
     /// Answers a request that made or found an entry: the kernel holds the inode from now on.

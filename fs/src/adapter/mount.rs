@@ -17,6 +17,7 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::aside::{Kernel, Teller};
 use super::pool::Pools;
 use super::{Adapter, Manners};
 use crate::awake::Awake;
@@ -69,6 +70,8 @@ pub struct FuseSettings {
     pub max_write: u32,
     /// Most bytes of read-ahead.
     pub max_readahead: u32,
+    /// The root lists `.snapshots`.
+    pub show_snapshots: bool,
     /// Processors are kept awake while requests flow, where that is possible.
     pub low_latency: bool,
 }
@@ -155,8 +158,14 @@ impl FuseMount {
             false => Awake::off(),
         });
         volume.set_awake(Arc::clone(&awake));
+        let engine = volume.engine();
+        let kernel = Kernel::new(engine, settings.mountpoint.clone());
+        if settings.show_snapshots {
+            engine.show_snapshots();
+        }
         let adapter = Adapter {
             awake,
+            kernel: Arc::clone(&kernel),
             engine: Arc::clone(volume.engine()),
             pools: Pools::start()?,
             manners: Manners {
@@ -178,6 +187,7 @@ impl FuseMount {
         } else {
             mount_by_helper(adapter, &settings)?
         };
+        kernel.begin(session.notifier());
         let unmounter = Unmounter {
             mountpoint: settings.mountpoint.clone(),
             is_root,
@@ -188,6 +198,8 @@ impl FuseMount {
         if is_root {
             raise_read_ahead(&settings);
         }
+        kernel.find();
+        volume.engine().set_onlooker(Arc::new(Teller(kernel)));
         Ok(Self { serving, unmounter })
     }
 

@@ -146,6 +146,9 @@ impl Filesystem for Adapter {
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
             kill_priv: size.is_some() && req.uid() != 0,
         };
+        if self.kernel.is_announcement(req) {
+            return self.attr("setattr", self.engine.getattr(ino(node)), reply);
+        }
         self.attr("setattr", self.asked().setattr(ino(node), set), reply);
     }
 
@@ -190,7 +193,10 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.kernel.is_announcement(req) {
+            return self.gone(ino(parent), name.as_bytes(), reply);
+        }
         empty(
             "unlink",
             self.asked().unlink(ino(parent), name.as_bytes()),
@@ -198,7 +204,10 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.kernel.is_announcement(req) {
+            return self.gone(ino(parent), name.as_bytes(), reply);
+        }
         empty(
             "rmdir",
             self.asked().rmdir(ino(parent), name.as_bytes()),

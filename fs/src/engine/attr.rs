@@ -155,7 +155,10 @@ impl Engine {
     /// # Errors
     /// `ENOENT`.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        Ok(self.ns.getattr(ino)?.into())
+        match self.past_attr(ino) {
+            None => Ok(self.ns.getattr(ino)?.into()),
+            Some(attr) => attr,
+        }
     }
 
     /// Changes attributes.
@@ -163,6 +166,7 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `EISDIR`, `EINVAL`, `EFBIG`.
     pub fn setattr(&self, ino: Ino, change: AttrChange) -> Result<Attr> {
+        let ino = self.present(ino)?;
         let row = self.ns.setattr(ino, &change, self.now_ns())?;
         if change.size.is_some() {
             self.changed(ino);
@@ -176,6 +180,7 @@ impl Engine {
     /// `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         check_class(name)?;
+        let ino = self.present(ino)?;
         Ok(self.ns.setxattr(ino, name, value, mode, self.now_ns())?)
     }
 
@@ -185,7 +190,11 @@ impl Engine {
     /// `ENODATA`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
         check_class(name)?;
-        Ok(Bytes::copy_from_slice(&self.ns.getxattr(ino, name)?))
+        let Some(all) = self.past_xattrs(ino) else {
+            return Ok(Bytes::copy_from_slice(&self.ns.getxattr(ino, name)?));
+        };
+        let found = all?.into_iter().find(|(own, _)| own == name);
+        Ok(found.ok_or(MetaError::NoAttribute)?.1)
     }
 
     /// The names of all extended attributes; those of the class `trusted.` only for who is privileged.
@@ -193,11 +202,15 @@ impl Engine {
     /// # Errors
     /// `ENOENT`.
     pub fn listxattr(&self, ino: Ino, privileged: bool) -> Result<Vec<Bytes>> {
-        let names = self.ns.listxattr(ino)?;
-        let shown = names
-            .iter()
-            .filter(|name| privileged || !name.starts_with(TRUSTED));
-        Ok(shown.map(|name| Bytes::copy_from_slice(name)).collect())
+        let names: Vec<Bytes> = match self.past_xattrs(ino) {
+            None => {
+                let names = self.ns.listxattr(ino)?;
+                names.iter().map(|n| Bytes::copy_from_slice(n)).collect()
+            }
+            Some(all) => all?.into_iter().map(|(name, _)| name).collect(),
+        };
+        let is_shown = |name: &Bytes| privileged || !name.starts_with(TRUSTED);
+        Ok(names.into_iter().filter(is_shown).collect())
     }
 
     /// Removes an extended attribute.
@@ -206,6 +219,7 @@ impl Engine {
     /// `ENODATA`, `EOPNOTSUPP` for a class of names that is not kept.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         check_class(name)?;
+        let ino = self.present(ino)?;
         Ok(self.ns.removexattr(ino, name, self.now_ns())?)
     }
 

@@ -53,7 +53,7 @@ impl Engine {
     ) -> Result<Option<Bytes>> {
         let mut tries = 0;
         loop {
-            let (size, pieces) = self.ns.map(ino, offset, len as u64)?;
+            let (size, pieces) = self.map(ino, offset, len as u64)?;
             let wanted = (size.saturating_sub(offset)).min(len as u64) as usize;
             self.read_ahead(ino, offset, wanted as u64, &pieces);
             let read = self.read_pieces(offset, wanted, &pieces, until);
@@ -61,8 +61,7 @@ impl Engine {
             match read {
                 // An extent may die while another one is fetched: the file has other bytes there by now.
                 Err(FsError::Damaged(_) | FsError::Meta(MetaError::Damaged { .. }))
-                    if tries < MOVED_TRIES && self.ns.map(ino, offset, len as u64)?.1 != pieces => {
-                }
+                    if tries < MOVED_TRIES && self.map(ino, offset, len as u64)?.1 != pieces => {}
                 other => return other,
             }
         }
@@ -193,6 +192,7 @@ impl Engine {
     /// # Errors
     /// `ENOSPC` when the local disk or staging stays full, `EFBIG`, `EROFS`.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_suid: bool) -> Result<usize> {
+        let ino = self.present(ino)?;
         let mut at = offset;
         for chunk in data.chunks(MAX_EXTENT_BYTES) {
             let appended = self.append(chunk)?;
@@ -259,6 +259,7 @@ impl Engine {
         len: u64,
         kill_suid: bool,
     ) -> Result<()> {
+        let ino = self.present(ino)?;
         self.ns
             .fallocate(ino, mode, offset, len, kill_suid, self.now_ns())?;
         self.changed(ino);
@@ -270,7 +271,10 @@ impl Engine {
     /// # Errors
     /// `ENXIO`.
     pub fn lseek(&self, ino: Ino, offset: u64, whence: SeekTo) -> Result<u64> {
-        Ok(self.ns.seek(ino, offset, whence)?)
+        match self.past_seek(ino, offset, whence) {
+            None => Ok(self.ns.seek(ino, offset, whence)?),
+            Some(found) => found,
+        }
     }
 
     /// Copies a range by sharing extents. Returns how many bytes, fewer at the source's end.
@@ -286,6 +290,9 @@ impl Engine {
         len: u64,
         kill_suid: bool,
     ) -> Result<u64> {
+        let to = self.present(to)?;
+        // The kernel copies then.
+        let from = self.present(from).map_err(|_| FsError::OtherState)?;
         let now = self.now_ns();
         let copied = self
             .ns

@@ -5,9 +5,11 @@ mod attr;
 mod data;
 mod lookups;
 mod names;
+mod past;
 mod shipping;
+mod snapshots;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,8 @@ use shipping::Shipping;
 pub use attr::{Attr, Caller, Kind, StatFs};
 pub use names::DirEntry;
 pub use shipping::StoreWait;
+pub use snapshots::SnapshotNames;
+pub(crate) use snapshots::{Aside, Onlooker};
 
 /// Shorthand for the engine's results.
 pub(crate) type Result<T> = std::result::Result<T, FsError>;
@@ -51,6 +55,10 @@ pub struct Engine {
     sessions: AtomicUsize,
     positions: ahead::Positions,
     shipping: Shipping,
+    /// Who is told of changes that nobody asked for.
+    onlooker: OnceLock<Arc<dyn Onlooker>>,
+    /// Whether the root lists `.snapshots`.
+    shows_snapshots: AtomicBool,
     /// Wakes whoever empties staging, and says whether that is going well.
     pressure: OnceLock<Pressure>,
     /// Where appends have to wait, bytes.
@@ -108,6 +116,8 @@ impl Engine {
             sessions: AtomicUsize::new(0),
             positions: ahead::Positions::default(),
             shipping: Shipping::new(store_wait),
+            onlooker: OnceLock::new(),
+            shows_snapshots: AtomicBool::new(false),
             pressure: OnceLock::new(),
             space,
         }
@@ -148,7 +158,7 @@ impl Engine {
     /// `ENOENT`; `EROFS` once a flush has failed; `EIO` when the store did not take it.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
         let _ = datasync;
-        self.ns.getattr(ino)?;
+        self.getattr(ino)?;
         self.ns.flush(self.ns.acknowledged())?;
         self.ship_synced()
     }

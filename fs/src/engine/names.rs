@@ -1,9 +1,10 @@
 //! Operations on names.
 
 use bytes::Bytes;
-use weldrfs_meta::{Cookie, Ino, NewNode, RenameFlags};
+use weldrfs_meta::{Cookie, Ino, MetaError, NewNode, RenameFlags};
 
 use super::{Attr, Caller, Engine, Kind, Result};
+use crate::error::FsError;
 
 /// A directory entry as it is listed. `.` and `..` are not among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +25,10 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        Ok(self.ns.lookup(parent, name)?.into())
+        match self.past_lookup(parent, name) {
+            None => Ok(self.ns.lookup(parent, name)?.into()),
+            Some(found) => found,
+        }
     }
 
     /// Finds a name, or says that there is none; only trouble is an error.
@@ -32,10 +36,10 @@ impl Engine {
     /// # Errors
     /// `ENOTDIR`, `ENAMETOOLONG`, and trouble.
     pub fn find(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>> {
-        match self.ns.lookup(parent, name) {
-            Ok(row) => Ok(Some(row.into())),
-            Err(weldrfs_meta::MetaError::NotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.lookup(parent, name) {
+            Ok(found) => Ok(Some(found)),
+            Err(FsError::Meta(MetaError::NotFound)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -95,6 +99,7 @@ impl Engine {
         target: Option<&[u8]>,
         caller: &Caller,
     ) -> Result<Attr> {
+        let parent = self.place(parent, name)?;
         let mode = kind.mode_bits() | mode & 0o7777;
         let new = NewNode {
             mode,
@@ -111,6 +116,8 @@ impl Engine {
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EPERM`, `EMLINK`.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let parent = self.place(parent, name)?;
+        let ino = self.present(ino).map_err(|_| FsError::OtherState)?;
         Ok(self.ns.link(ino, parent, name, self.now_ns())?.into())
     }
 
@@ -119,7 +126,10 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `EINVAL`.
     pub fn readlink(&self, ino: Ino) -> Result<Bytes> {
-        Ok(Bytes::copy_from_slice(&self.ns.readlink(ino)?))
+        match self.past_readlink(ino) {
+            None => Ok(Bytes::copy_from_slice(&self.ns.readlink(ino)?)),
+            Some(target) => target,
+        }
     }
 
     /// Removes a name.
@@ -127,6 +137,7 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `EISDIR`.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let parent = self.place(parent, name)?;
         let orphan = self.ns.unlink(parent, name, self.now_ns())?;
         self.orphaned(orphan)
     }
@@ -136,6 +147,7 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let parent = self.place(parent, name)?;
         let orphan = self.ns.rmdir(parent, name, self.now_ns())?;
         self.orphaned(Some(orphan))
     }
@@ -152,6 +164,7 @@ impl Engine {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        let (parent, new_parent) = (self.place(parent, name)?, self.place(new_parent, new_name)?);
         let orphan = self
             .ns
             .rename(parent, name, new_parent, new_name, flags, self.now_ns())?;
@@ -163,13 +176,26 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
     pub fn readdir(&self, ino: Ino, after_cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
+        if let Some(listed) = self.past_readdir(ino, after_cookie, max) {
+            return listed;
+        }
+        if Self::is_listed(after_cookie) {
+            return Ok(Vec::new());
+        }
         let entries = self.ns.readdir(ino, Cookie(after_cookie), max)?;
-        let shown = entries.into_iter().map(|e| DirEntry {
+        let mut shown = entries.into_iter().map(DirEntry::from).collect();
+        self.with_list(ino, max, &mut shown)?;
+        Ok(shown)
+    }
+}
+
+impl From<weldrfs_meta::DirEntry> for DirEntry {
+    fn from(e: weldrfs_meta::DirEntry) -> Self {
+        Self {
             name: Bytes::copy_from_slice(&e.name),
             ino: e.ino,
             kind: Kind::of_mode(u32::from(e.kind) << 12),
             cookie: e.cookie.0,
-        });
-        Ok(shown.collect())
+        }
     }
 }

@@ -20,6 +20,7 @@ mod gc;
 mod lease;
 mod loss;
 mod points;
+mod snapshots;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,

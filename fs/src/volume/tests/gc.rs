@@ -23,7 +23,7 @@ const TAKE_OVER: Claim = Claim {
 };
 
 /// A store with a clock, and machines that live by the same.
-struct Hours {
+pub(super) struct Hours {
     machine: Machine,
     memory: Arc<MemoryStore>,
     store: Arc<FaultStore>,
@@ -31,7 +31,7 @@ struct Hours {
 }
 
 impl Hours {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let memory = Arc::new(MemoryStore::new());
         let clock = Arc::new(ManualClock::at(BEGIN_NS));
         memory.set_now_ms(clock.now_ms());
@@ -66,16 +66,16 @@ impl Hours {
         Volume::open_with(config, handle, Arc::clone(clock) as Arc<dyn Clock>)
     }
 
-    fn open(&self, state: &str) -> Arc<Volume> {
+    pub(super) fn open(&self, state: &str) -> Arc<Volume> {
         self.open_with(self.machine.config(state)).unwrap()
     }
 
-    fn pass(&self, ms: u64) {
+    pub(super) fn pass(&self, ms: u64) {
         self.clock.advance(i64::try_from(ms).unwrap() * MS_NS);
         self.memory.set_now_ms(self.clock.now_ms());
     }
 
-    fn packs(&self) -> Vec<String> {
+    pub(super) fn packs(&self) -> Vec<String> {
         let keys = self.memory.keys();
         keys.into_iter()
             .filter(|key| key.starts_with("packs/"))
@@ -83,7 +83,7 @@ impl Hours {
     }
 
     /// Everything in the store is whole, every restore point included.
-    fn check(&self, story: &str) {
+    pub(super) fn check(&self, story: &str) {
         let scratch = self.machine.path("");
         let handle = self.machine.runtime.handle();
         let now_ms = self.clock.now_ms();

@@ -1,0 +1,144 @@
+//! Snapshots of an open volume: the API's requests to the engine, and its answers back.
+
+use weldrfs_control::{
+    ApiError, CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
+    DifferenceKind, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
+    SnapshotRestoreReport, SnapshotRestoreRequest,
+};
+use weldrfs_fs::{Difference, FsError, InodeRow, Kind, Snapshot, SnapshotNames};
+
+use super::OpenVolume;
+
+impl OpenVolume {
+    pub(crate) fn snapshots(&self) -> SnapshotList {
+        let all = self.0.engine().snapshots();
+        SnapshotList {
+            snapshots: all.into_iter().map(info).collect(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        let names = SnapshotNames {
+            name: request.name,
+            note: request.note,
+            // Whoever asks for one wants to keep it.
+            kept: true,
+            owner: request.owner,
+        };
+        let made = self.0.engine().create_snapshot(names);
+        made.map(info).map_err(|error| refused(&error))
+    }
+
+    pub(crate) fn remove_snapshot(
+        &self,
+        request: &RemoveRequest,
+    ) -> Result<RemoveReport, ApiError> {
+        let removed = self.0.engine().remove_snapshot(&request.name);
+        removed.map_err(|error| refused(&error))?;
+        Ok(RemoveReport {})
+    }
+
+    pub(crate) fn diff(&self, request: &DiffRequest) -> Result<DiffReport, ApiError> {
+        let (newer, path) = (request.newer.as_deref(), request.path.as_bytes());
+        let found = self.0.engine().diff(&request.older, newer, path);
+        let found = found.map_err(|error| refused(&error))?;
+        Ok(DiffReport {
+            left_out: found.len().saturating_sub(DIFFERENCES_MAX) as u64,
+            differences: found.iter().take(DIFFERENCES_MAX).map(difference).collect(),
+        })
+    }
+
+    pub(crate) fn restore(
+        &self,
+        request: &SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        let restored = self
+            .0
+            .engine()
+            .restore(&request.name, request.path.as_bytes());
+        let restored = restored.map_err(|error| refused(&error))?;
+        Ok(SnapshotRestoreReport {
+            names: restored.entries.len() as u64,
+            safety: restored.safety.map(info),
+        })
+    }
+
+    pub(crate) fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
+        let engine = self.0.engine();
+        let (above, name) = match request.to.rsplit_once('/') {
+            Some((above, name)) => (above, name),
+            None => ("", request.to.as_str()),
+        };
+        let about = |path: &str, error: &FsError| match refused(error) {
+            ApiError::InvalidRequest(text) => ApiError::InvalidRequest(format!("{path}: {text}")),
+            other => other,
+        };
+        let source = engine.walk(request.from.as_bytes());
+        let source = source.map_err(|error| about(&request.from, &error))?;
+        if source.kind != Kind::Dir {
+            return Err(ApiError::InvalidRequest(format!(
+                "{} is no directory; cp --reflink copies a file without its content",
+                request.from
+            )));
+        }
+        let parent = engine.walk(above.as_bytes());
+        let parent = parent.map_err(|error| about(above, &error))?;
+        let made = engine.clone_tree(source.ino, parent.ino, name.as_bytes());
+        let made = made.map_err(|error| about(&request.to, &error))?;
+        Ok(CloneReport { ino: made.ino.0 })
+    }
+}
+
+/// An error as the API tells it: what the request can mend, and what it cannot.
+fn refused(error: &FsError) -> ApiError {
+    let text = error.to_string();
+    match error.errno() {
+        libc::ENOENT
+        | libc::EEXIST
+        | libc::EINVAL
+        | libc::ENOTDIR
+        | libc::EISDIR
+        | libc::ENAMETOOLONG
+        | libc::EFBIG => ApiError::InvalidRequest(text),
+        libc::EROFS => ApiError::ReadOnly(text),
+        libc::ETIMEDOUT => ApiError::DeadlineExceeded(text),
+        _ => {
+            tracing::warn!(%error, "a request about snapshots failed");
+            ApiError::Internal(text)
+        }
+    }
+}
+
+fn info(snapshot: Snapshot) -> SnapshotInfo {
+    SnapshotInfo {
+        epoch: snapshot.epoch.0,
+        lsn: snapshot.lsn.0,
+        made_ms: snapshot.made_ms,
+        kept: snapshot.kept,
+        name: snapshot.name,
+        note: snapshot.note,
+        owner: snapshot.owner,
+    }
+}
+
+fn difference(one: &Difference) -> DifferenceInfo {
+    let shown = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+    let bytes = |row: &InodeRow| row.is_file().then_some(row.size);
+    DifferenceInfo {
+        path: shown(&one.path),
+        kind: match (&one.before, &one.after, &one.from) {
+            (None, _, _) => DifferenceKind::Created,
+            (_, None, _) => DifferenceKind::Deleted,
+            (_, _, Some(_)) => DifferenceKind::Renamed,
+            _ => DifferenceKind::Changed,
+        },
+        from: one.from.as_ref().map(shown),
+        directory: one.after.or(one.before).is_some_and(|row| row.is_dir()),
+        content: one.content,
+        mode: one.mode,
+        owner: one.owner,
+        xattrs: one.xattrs,
+        bytes_before: one.before.as_ref().and_then(bytes),
+        bytes_after: one.after.as_ref().and_then(bytes),
+    }
+}
