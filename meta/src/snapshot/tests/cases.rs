@@ -43,6 +43,15 @@ fn rename(ns: &Namespace, from: (Ino, &str), to: (Ino, &str)) {
         .unwrap();
 }
 
+/// Ends the threads beside a test, also when it fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// More than may wait for the checkpointer, and none of them waits for it before.
 #[test]
 fn many_snapshots_without_a_checkpoint_show_what_was_there_each() {
@@ -239,6 +248,9 @@ fn a_snapshot_that_is_gone_answers_nothing() {
         name: b"c",
     };
     gone(ns.clone_tree(Some(epoch), ROOT_INO, to, 3).unwrap_err());
+    // Its name is free again.
+    assert!(mark(&ns, "s") > epoch);
+    healthy(&ns);
 }
 
 #[test]
@@ -398,6 +410,7 @@ fn readers_go_on_while_a_tree_is_restored_back_and_forth() {
                 }
             });
         }
+        let _over = Over(is_over);
         for turn in 0..30 {
             let to = if turn % 2 == 0 { full } else { half };
             let safety = called(&format!("safety{turn}"));
@@ -405,7 +418,45 @@ fn readers_go_on_while_a_tree_is_restored_back_and_forth() {
             assert_eq!(restored.entries.len(), 200);
             ns.reclaim(&restored.orphans, 10).unwrap();
         }
-        is_over.store(true, Ordering::Relaxed);
+    });
+    healthy(ns);
+}
+
+/// Made, read and removed while somebody else changes everything.
+#[test]
+fn snapshots_hold_still_while_others_write() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let is_over = AtomicBool::new(false);
+    let (ns, is_over) = (&ns, &is_over);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut turn: u64 = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let d = make_dir(ns, ROOT_INO, &format!("d{turn}"));
+                let f = make(ns, d, "f");
+                write(ns, f, 0, 10, 4096 + turn * 20);
+                rename(ns, (d, "f"), (ROOT_INO, "f"));
+                if let Some(old) = turn.checked_sub(5) {
+                    let name = format!("d{old}");
+                    let gone = ns.rmdir(ROOT_INO, name.as_bytes(), 4).unwrap();
+                    ns.reclaim(&[gone], 4).unwrap();
+                }
+                turn += 1;
+            }
+        });
+        let _over = Over(is_over);
+        for turn in 0..30 {
+            let name = format!("s{turn}");
+            let view = From::At(ns.at(mark(ns, &name)).unwrap());
+            let then = tree::read(view, ROOT_INO);
+            ns.checkpoint(ns.acknowledged()).unwrap();
+            assert_eq!(tree::read(view, ROOT_INO), then);
+            if turn > 5 && turn % 3 > 0 {
+                ns.remove_snapshot(&format!("s{}", turn - 5), 5).unwrap();
+                assert_eq!(tree::read(view, ROOT_INO), then);
+            }
+        }
     });
     healthy(ns);
 }
@@ -427,6 +478,7 @@ fn a_database_of_the_first_version_is_migrated() {
     }
     c.execute_batch(
         "DROP INDEX dirent_by_ino;
+         ALTER TABLE snapshot DROP COLUMN next_ino;
          CREATE TABLE undo (epoch INTEGER NOT NULL, tbl INTEGER NOT NULL, key BLOB NOT NULL, row BLOB,
                             PRIMARY KEY (epoch, tbl, key)) STRICT, WITHOUT ROWID;
          PRAGMA user_version = 1",
