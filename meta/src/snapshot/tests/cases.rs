@@ -183,9 +183,14 @@ fn what_only_a_snapshot_names_is_used() {
     let f = make(&ns, ROOT_INO, "f");
     write(&ns, f, 0, 10, 4096);
     mark(&ns, "older");
+    // Of this one the older snapshot knows nothing.
+    let g = make(&ns, ROOT_INO, "g");
+    write(&ns, g, 0, 10, 9000);
     mark(&ns, "newer");
-    let gone = ns.unlink(ROOT_INO, b"f", 4).unwrap().unwrap();
-    ns.reclaim(&[gone], 4).unwrap();
+    for name in [b"f", b"g"] {
+        let gone = ns.unlink(ROOT_INO, name, 4).unwrap().unwrap();
+        ns.reclaim(&[gone], 4).unwrap();
+    }
     let used = || {
         ns.checkpoint(ns.acknowledged()).unwrap();
         let extents = ns.segment_extents(1).unwrap();
@@ -193,11 +198,11 @@ fn what_only_a_snapshot_names_is_used() {
         let cut = ns.cut(|cut| cut.in_segments.len()).unwrap();
         (listed, ns.segments().unwrap().len(), cut)
     };
-    assert_eq!(used(), (vec![true], 1, 1));
+    assert_eq!(used(), (vec![true, true], 1, 2));
     ns.remove_snapshot("newer", 5).unwrap();
-    assert_eq!(used(), (vec![true], 1, 1));
+    assert_eq!(used(), (vec![true, false], 1, 1));
     ns.remove_snapshot("older", 5).unwrap();
-    assert_eq!(used(), (vec![false], 0, 0));
+    assert_eq!(used(), (vec![false, false], 0, 0));
 }
 
 /// A directory that is too large to be held whole, listed while its entries go.
@@ -318,6 +323,43 @@ fn a_link_across_the_border_comes_back_as_a_copy() {
     assert_eq!(ns.lookup(d, b"inside").unwrap().ino, back.ino);
     assert_eq!((back.nlink, ns.getattr(f).unwrap().nlink), (2, 1));
     assert_eq!(ns.map(back.ino, 0, 100).unwrap(), old_runs);
+    healthy(&ns);
+}
+
+/// The file itself did not change, only its name inside went.
+#[test]
+fn a_name_that_went_comes_back_as_a_copy_of_what_is_linked_outside() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let d = make_dir(&ns, ROOT_INO, "d");
+    let f = make(&ns, d, "f");
+    write(&ns, f, 0, 10, 4096);
+    ns.link(f, ROOT_INO, b"outside", 2).unwrap();
+    let epoch = mark(&ns, "s");
+    ns.unlink(d, b"f", 3).unwrap();
+    ns.restore(epoch, b"d", called("safety"), 9).unwrap();
+    let back = ns.lookup(d, b"f").unwrap();
+    assert_ne!(back.ino, f);
+    assert_eq!((back.nlink, ns.getattr(f).unwrap().nlink), (1, 1));
+    assert_eq!(
+        ns.map(back.ino, 0, 100).unwrap(),
+        ns.map(f, 0, 100).unwrap()
+    );
+    healthy(&ns);
+}
+
+#[test]
+fn a_directory_under_the_name_of_another_goes_back_to_its_own() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    make_dir(&ns, ROOT_INO, "a");
+    let b = make_dir(&ns, ROOT_INO, "b");
+    let epoch = mark(&ns, "s");
+    ns.rmdir(ROOT_INO, b"a", 3).unwrap();
+    rename(&ns, (ROOT_INO, "b"), (ROOT_INO, "a"));
+    ns.restore(epoch, b"", called("safety"), 9).unwrap();
+    assert_eq!(ns.lookup(ROOT_INO, b"b").unwrap().ino, b);
+    assert_ne!(ns.lookup(ROOT_INO, b"a").unwrap().ino, b);
     healthy(&ns);
 }
 
