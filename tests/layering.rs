@@ -211,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_adapter_uses_fuser_and_only_one_file_the_engine() {
+    fn only_the_adapter_uses_fuser_and_only_one_module_the_engine() {
         for (folder, library, home) in [
             ("fs/src", "fuser", "fs/src/adapter/"),
-            ("src", "weldrfs_fs", "src/mounting.rs"),
+            ("src", "weldrfs_fs", "src/mounting"),
             ("benches", "fuser", "benches/floor/"),
         ] {
             let (inside, outside): (Vec<_>, Vec<_>) = uses(&root().join(folder), library)

@@ -92,6 +92,8 @@ pub enum Change {
     PutSnapshot {
         /// Its epoch: greater than every other one's.
         epoch: Epoch,
+        /// The first inode number that is not in it.
+        next_ino: Ino,
         /// What it is called, and by whom.
         new: NewSnapshot,
     },

@@ -152,7 +152,7 @@ pub(crate) fn check(c: &Connection) -> Result<CheckReport> {
     check_kept(c, &mut report)?;
     for snapshot in named(read::snapshots(c))? {
         let mut at = CheckReport::default();
-        check_tree(At::snapshot(c, snapshot.epoch), &mut at)?;
+        check_tree(At::snapshot(c, snapshot.point()), &mut at)?;
         for finding in at.findings {
             let detail = format!("in snapshot {}: {}", snapshot.name, finding.detail);
             report.found(finding.invariant, detail);
@@ -424,7 +424,7 @@ fn check_locations(c: &Connection, report: &mut CheckReport) -> Result<()> {
 }
 
 /// `undo-snapshot`: what was kept was kept for a snapshot that is there. `undo-complete`: a row that was written after a
-/// snapshot has an older self, or its absence, kept for it. `epoch-counter`: no row and no snapshot is newer than the
+/// snapshot has an older self, or its absence, kept for it, if the inode it belongs to is older. `epoch-counter`: no row and no snapshot is newer than the
 /// newest snapshot there ever was.
 fn check_kept(c: &Connection, report: &mut CheckReport) -> Result<()> {
     let next = named(read::setting(c, "next_epoch"))?.unwrap_or(1);
@@ -449,9 +449,10 @@ fn check_kept(c: &Connection, report: &mut CheckReport) -> Result<()> {
             "undo-complete",
             &format!(
                 "SELECT '{table} ' || {shown} || ' was written in epoch ' || epoch || ' and not kept' FROM {table} t \
-                 WHERE epoch > 0 AND EXISTS (SELECT 1 FROM snapshot s WHERE s.epoch <= t.epoch) \
-                 AND NOT EXISTS (SELECT 1 FROM {table}_undo u WHERE {} AND \
-                 u.epoch = (SELECT max(s.epoch) FROM snapshot s WHERE s.epoch <= t.epoch)) LIMIT 100",
+                 WHERE epoch > 0 AND EXISTS (SELECT 1 FROM snapshot s WHERE s.epoch = \
+                 (SELECT max(epoch) FROM snapshot WHERE epoch <= t.epoch) AND t.{} < s.next_ino \
+                 AND NOT EXISTS (SELECT 1 FROM {table}_undo u WHERE {} AND u.epoch = s.epoch)) LIMIT 100",
+                key.split(", ").next().unwrap_or(key),
                 same.join(" AND ")
             ),
         )?;

@@ -127,8 +127,13 @@ fn encode_one(change: &Change, out: &mut Vec<u8>) {
         }
         Change::PutOrphan(ino) => tagged(out, PUT_ORPHAN, ino.0),
         Change::DelOrphan(ino) => tagged(out, DEL_ORPHAN, ino.0),
-        Change::PutSnapshot { epoch, new } => {
+        Change::PutSnapshot {
+            epoch,
+            next_ino,
+            new,
+        } => {
             tagged(out, PUT_SNAPSHOT, epoch.0);
+            u64le(out, next_ino.0);
             u64le(out, new.made_ms);
             out.push(new.kept.into());
             for text in [&new.name, &new.owner, &new.note] {
@@ -258,10 +263,11 @@ fn decode_one(r: &mut Reader<'_>) -> Result<Change, CodecError> {
         PUT_ORPHAN => Change::PutOrphan(Ino(id)),
         DEL_ORPHAN => Change::DelOrphan(Ino(id)),
         PUT_SNAPSHOT => {
-            let (made_ms, kept) = (r.u64()?, r.bool()?);
+            let (next_ino, made_ms, kept) = (Ino(r.u64()?), r.u64()?, r.bool()?);
             let (name, owner, note) = (r.text()?, r.text()?, r.text()?);
             Change::PutSnapshot {
                 epoch: Epoch(id),
+                next_ino,
                 new: NewSnapshot {
                     name,
                     note,
@@ -495,6 +501,7 @@ pub(crate) mod tests {
             Change::DelOrphan(Ino(7)),
             Change::PutSnapshot {
                 epoch: Epoch(3),
+                next_ino: Ino(10),
                 new: NewSnapshot {
                     name: "before".into(),
                     note: "why \u{e9}".into(),

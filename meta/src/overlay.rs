@@ -236,11 +236,18 @@ impl Overlay {
         base: impl Fn(ExtentId) -> Result<Option<Arc<Location>>>,
     ) -> Result<()> {
         let mut generations = self.generations.write();
-        if let [Change::PutSnapshot { epoch, new }] = changes {
+        if let [
+            Change::PutSnapshot {
+                epoch,
+                next_ino,
+                new,
+            },
+        ] = changes
+        {
             if !generations.young.is_empty() {
                 generations.seal();
             }
-            generations.young.snapshot = Some(new.clone().made(*epoch, lsn));
+            generations.young.snapshot = Some(new.clone().made(*epoch, *next_ino, lsn));
         }
         let Generations { young, sealed } = &mut *generations;
         young.born.extend(new_inode);

@@ -20,6 +20,7 @@ use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::Location;
 use crate::settings::{DataBarrier, MetaSettings};
+use crate::snapshot::Snapshots;
 use crate::sqlite::open::{self, Readers, named};
 use crate::sqlite::{read, write};
 
@@ -60,8 +61,7 @@ impl Namespace {
             settings.seed,
         )?;
         let (inodes, bytes) = named(read::totals(&connection))?;
-        let snapshots = named(read::snapshots(&connection))?;
-        let snapshots = snapshots.into_iter().map(|s| (s.epoch, s)).collect();
+        let snapshots = Snapshots::new(named(read::snapshots(&connection))?);
         let namespace = Arc::new(Self {
             journal,
             overlay: Overlay::default(),
@@ -232,8 +232,11 @@ impl Replayed {
                 Change::PutLocation { extent, .. } => {
                     self.next_extent = self.next_extent.max(extent.0 + 1)
                 }
-                Change::PutSnapshot { epoch, .. } => {
-                    self.next_epoch = self.next_epoch.max(epoch.0 + 1)
+                Change::PutSnapshot {
+                    epoch, next_ino, ..
+                } => {
+                    self.next_epoch = self.next_epoch.max(epoch.0 + 1);
+                    self.next_ino = self.next_ino.max(next_ino.0);
                 }
                 _ => {}
             }

@@ -15,7 +15,6 @@ mod runs;
 mod tx;
 mod xattr;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -26,13 +25,13 @@ use crate::cache::Cache;
 use crate::checkpoint::Checkpointer;
 use crate::error::{MetaError, Result};
 use crate::flusher::Flusher;
-use crate::ids::{Epoch, Ino, Lsn};
+use crate::ids::{Ino, Lsn};
 use crate::journal::Journal;
 use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::InodeRow;
 use crate::settings::{DataBarrier, MetaSettings, Permit};
-use crate::snapshot::Snapshot;
+use crate::snapshot::Snapshots;
 use crate::sqlite::open::Readers;
 use crate::sqlite::write::Counters;
 
@@ -62,9 +61,14 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// The next inode number that will be given.
+    pub(crate) fn next_ino(&self) -> Ino {
+        Ino(self.ino.load(Ordering::Acquire))
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         Counters {
-            next_ino: self.ino.load(Ordering::Acquire),
+            next_ino: self.next_ino().0,
             next_extent: self.extent.load(Ordering::Acquire),
         }
     }
@@ -80,7 +84,7 @@ pub struct Namespace {
     pub(crate) barrier: Arc<dyn DataBarrier>,
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) numbers: Numbers,
-    pub(crate) snapshots: Mutex<BTreeMap<Epoch, Snapshot>>,
+    pub(crate) snapshots: Mutex<Snapshots>,
     /// Held while extents may be in use that no table names: nothing that a snapshot keeps may go.
     pub(crate) holding: Mutex<()>,
     pub(crate) checkpointer: Checkpointer,

@@ -34,9 +34,7 @@ impl Namespace {
         now_ns: i64,
     ) -> Result<InodeRow> {
         let _held = self.holding.lock();
-        if from.is_some_and(|epoch| !self.snapshots.lock().contains_key(&epoch)) {
-            return Err(MetaError::NotFound);
-        }
+        let from = from.map(|epoch| self.point(epoch)).transpose()?;
         self.checkpoint(self.acknowledged())?;
         let mut tx = self.begin_growing(now_ns)?;
         let dir = tx.dir(to.parent)?;
@@ -49,7 +47,7 @@ impl Namespace {
             let mut number = || tx.next_ino();
             self.look(|c| {
                 let now = At::present(c);
-                let at = from.map_or(now, |epoch| At::snapshot(c, epoch));
+                let at = from.map_or(now, |point| At::snapshot(c, point));
                 copy(at, Edit::new(now, now_ns, &mut number), source, to, now_ns)
             })?
         };

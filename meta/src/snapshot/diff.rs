@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{MetaError, Result};
 use crate::filemap::Piece;
-use crate::ids::{Epoch, Ino, ROOT_INO};
+use crate::ids::{Cookie, Epoch, Ino, ROOT_INO};
 use crate::namespace::Namespace;
 use crate::rows::{InodeRow, Name};
 use crate::sqlite::at::At;
@@ -53,32 +53,22 @@ impl Namespace {
     /// `NotFound` for a snapshot that is not there, `Invalid` when the first is not the older one; what a checkpoint
     /// can fail with.
     pub fn diff(&self, older: Epoch, newer: Option<Epoch>) -> Result<Vec<Difference>> {
-        let upto = {
-            let snapshots = self.snapshots.lock();
-            let lsn = |epoch: Epoch| {
-                let found = snapshots.get(&epoch).map(|s| s.lsn);
-                found.ok_or(MetaError::NotFound)
-            };
-            let first = lsn(older)?;
-            match newer {
-                Some(newer) if newer < older => {
-                    return Err(MetaError::Invalid(
-                        "the first snapshot is not the older one",
-                    ));
-                }
-                Some(newer) => lsn(newer)?.max(first),
-                None => self.acknowledged(),
-            }
-        };
-        self.checkpoint(upto)?;
+        if newer.is_some_and(|newer| newer < older) {
+            return Err(MetaError::Invalid(
+                "the first snapshot is not the older one",
+            ));
+        }
+        let old = self.point(older)?;
+        let new = newer.map(|newer| self.point(newer)).transpose()?;
+        self.checkpoint(self.acknowledged())?;
         let found = self.readers.with(|c| {
             // One state of the database for all of it.
             let t = c.unchecked_transaction()?;
-            let new = newer.map_or(At::present(&t), |newer| At::snapshot(&t, newer));
-            Differ::new(At::snapshot(&t, older), new).run(&t)
+            let new = new.map_or(At::present(&t), |new| At::snapshot(&t, new));
+            Differ::new(At::snapshot(&t, old), new).run(&t)
         })?;
         let snapshots = self.snapshots.lock();
-        let is_there = |epoch: Epoch| snapshots.contains_key(&epoch);
+        let is_there = |epoch: Epoch| snapshots.get(epoch).is_some();
         match is_there(older) && newer.is_none_or(is_there) {
             true => Ok(found),
             false => Err(MetaError::NotFound),
@@ -122,6 +112,10 @@ impl<'c> Differ<'c> {
         subjects.extend(&self.xattrs);
         let (mut lost, mut gained) = (Names::default(), Names::default());
         for (parent, name) in changed::entries(c, span)? {
+            // What is in new directories is seen there.
+            if self.old.at.is_later(parent) {
+                continue;
+            }
             let was = self.old.at.dirent(parent, &name)?.map(|d| d.ino);
             let is = self.new.at.dirent(parent, &name)?.map(|d| d.ino);
             if was != is {
@@ -129,6 +123,7 @@ impl<'c> Differ<'c> {
                 gained.add(is, (parent, name));
             }
         }
+        self.look_into_new(&mut gained)?;
         subjects.extend(lost.0.keys().chain(gained.0.keys()));
         for ino in subjects {
             let (lost, gained) = (lost.take(ino), gained.take(ino));
@@ -137,6 +132,22 @@ impl<'c> Differ<'c> {
         self.match_paths()?;
         self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(self.found)
+    }
+
+    /// Nothing is kept of what is in directories that are new: all of it was gained.
+    fn look_into_new(&self, gained: &mut Names) -> Sql<()> {
+        let old = self.old.at;
+        let mut dirs: Vec<Ino> = gained.0.keys().copied().collect();
+        dirs.retain(|ino| old.is_later(*ino));
+        while let Some(dir) = dirs.pop() {
+            for (name, dirent) in self.new.at.dirents(dir, Cookie(0), usize::MAX)? {
+                if dirent.kind == libc::DT_DIR && old.is_later(dirent.ino) {
+                    dirs.push(dirent.ino);
+                }
+                gained.add(Some(dirent.ino), (dir, name));
+            }
+        }
+        Ok(())
     }
 
     /// One inode, with the names it lost and gained.

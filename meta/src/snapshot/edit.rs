@@ -275,9 +275,9 @@ impl<'c, 'n> Edit<'c, 'n> {
             }
         }
         // By their changes, not by their rows: an attribute may change within one tick of the clock.
-        let inodes: BTreeSet<Ino> = self.changes.iter().filter_map(ino_of).collect();
-        let inodes = inodes.into_iter().filter(|ino| !is_born.contains(ino));
-        let inodes = inodes.collect();
+        let changed = self.changes.iter().filter_map(ino_of);
+        let inodes: BTreeSet<Ino> = changed.filter(|ino| !is_born.contains(ino)).collect();
+        let inodes = inodes.into_iter().collect();
         orphans.sort_unstable();
         Ok(Edited {
             changes: self.changes,

@@ -14,9 +14,11 @@ mod successors;
 mod tests;
 mod view;
 
+use std::collections::BTreeMap;
+
 use crate::changes::Change;
 use crate::error::{MetaError, Result};
-use crate::ids::{Epoch, Lsn, ROOT_INO};
+use crate::ids::{Epoch, Ino, Lsn, ROOT_INO};
 use crate::namespace::{Namespace, check_name};
 
 pub use clone::CloneTo;
@@ -45,9 +47,10 @@ pub struct NewSnapshot {
 }
 
 impl NewSnapshot {
-    pub(crate) fn made(self, epoch: Epoch, lsn: Lsn) -> Snapshot {
+    pub(crate) fn made(self, epoch: Epoch, next_ino: Ino, lsn: Lsn) -> Snapshot {
         Snapshot {
             epoch,
+            next_ino,
             lsn,
             name: self.name,
             note: self.note,
@@ -68,11 +71,13 @@ impl NewSnapshot {
     }
 }
 
-/// A snapshot: the volume as it was after one operation.
+/// A snapshot: the volume as it was before one operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot {
     /// Its number.
     pub epoch: Epoch,
+    /// The first inode number that is not in it.
+    pub next_ino: Ino,
     /// The operation that made it: everything before it is in the snapshot.
     pub lsn: Lsn,
     /// Its name.
@@ -87,6 +92,50 @@ pub struct Snapshot {
     pub made_ms: u64,
 }
 
+impl Snapshot {
+    pub(crate) fn point(&self) -> Point {
+        Point {
+            epoch: self.epoch,
+            next_ino: self.next_ino,
+        }
+    }
+}
+
+/// Where in the history a snapshot is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Point {
+    pub(crate) epoch: Epoch,
+    /// Inodes from this number on came later, with everything that belongs to them.
+    pub(crate) next_ino: Ino,
+}
+
+/// The snapshots that there are.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    all: BTreeMap<Epoch, Snapshot>,
+    /// One that is being removed: its name is still taken, and nobody may read it any more.
+    leaving: Option<Epoch>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(all: Vec<Snapshot>) -> Self {
+        Self {
+            all: all.into_iter().map(|s| (s.epoch, s)).collect(),
+            leaving: None,
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Snapshot> {
+        let leaving = self.leaving;
+        self.all.values().filter(move |s| Some(s.epoch) != leaving)
+    }
+
+    pub(crate) fn get(&self, epoch: Epoch) -> Option<&Snapshot> {
+        let found = self.all.get(&epoch)?;
+        (self.leaving != Some(epoch)).then_some(found)
+    }
+}
+
 impl Namespace {
     /// Makes a snapshot of everything acknowledged so far. Takes as long as any other operation, however much there is.
     ///
@@ -99,7 +148,8 @@ impl Namespace {
         }
         let now_ns = i64::try_from(new.made_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         let mut tx = self.begin_growing(now_ns)?;
-        tx.mark(new)
+        let next_ino = self.numbers.next_ino();
+        tx.mark(new, next_ino)
     }
 
     /// The volume as it was at a snapshot, to be read. Brings into SQLite what was acknowledged before it was made.
@@ -110,9 +160,14 @@ impl Namespace {
         SnapshotView::open(self, epoch)
     }
 
+    fn point(&self, epoch: Epoch) -> Result<Point> {
+        let found = self.snapshots.lock().get(epoch).map(Snapshot::point);
+        found.ok_or(MetaError::NotFound)
+    }
+
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.snapshots.lock().values().cloned().collect()
+        self.snapshots.lock().iter().cloned().collect()
     }
 
     /// The snapshot of a name.
@@ -121,7 +176,7 @@ impl Namespace {
     /// `NotFound`.
     pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
         let snapshots = self.snapshots.lock();
-        let found = snapshots.values().find(|s| s.name == name);
+        let found = snapshots.iter().find(|s| s.name == name);
         found.cloned().ok_or(MetaError::NotFound)
     }
 
@@ -133,17 +188,25 @@ impl Namespace {
         self.check_writable()?;
         // What a restore names may only be named by the snapshot until SQLite has the restored rows.
         let _held = self.holding.lock();
-        let removed = self.snapshot(name)?;
+        let epoch = self.snapshot(name)?.epoch;
         self.checkpoint(self.acknowledged())?;
-        self.snapshots.lock().remove(&removed.epoch);
-        let result = self.checkpointer.remove_snapshot(removed.epoch);
-        if let Err(error) = result {
-            // Where nobody knows whether it happened, the next start will tell.
-            if !matches!(error, MetaError::Closed) {
-                self.snapshots.lock().insert(removed.epoch, removed);
-            }
-            return Err(error);
+        // From here on nobody reads it: half of what it kept may be an older one's.
+        self.snapshots.lock().leaving = Some(epoch);
+        let result = self.checkpointer.remove_snapshot(epoch);
+        if let Err(MetaError::Closed) = result {
+            // Whether it happened the next start will tell.
+            return Err(self
+                .journal
+                .fail("the removal of a snapshot did not end".into()));
         }
+        {
+            let mut snapshots = self.snapshots.lock();
+            snapshots.leaving = None;
+            if result.is_ok() {
+                snapshots.all.remove(&epoch);
+            }
+        }
+        result?;
         self.note_bulk(now_ns);
         Ok(())
     }
@@ -161,21 +224,24 @@ impl Namespace {
 }
 
 impl crate::namespace::Tx<'_> {
-    /// Makes the snapshot, and nothing else; the mutation can go on.
-    fn mark(&mut self, new: NewSnapshot) -> Result<Snapshot> {
+    /// Makes the snapshot, and nothing else; the mutation can go on. No inode that there is has `next_ino` or a greater
+    /// number.
+    fn mark(&mut self, new: NewSnapshot, next_ino: Ino) -> Result<Snapshot> {
         let ns = self.namespace();
-        if ns.snapshots.lock().values().any(|s| s.name == new.name) {
+        let is_taken = |s: &Snapshot| s.name == new.name;
+        if ns.snapshots.lock().all.values().any(is_taken) {
             return Err(MetaError::Exists);
         }
         let epoch = Epoch(self.state.next_epoch);
         self.changes.push(Change::PutSnapshot {
             epoch,
+            next_ino,
             new: new.clone(),
         });
         self.state.next_epoch += 1;
         let lsn = self.settle()?;
-        let snapshot = new.made(epoch, lsn);
-        ns.snapshots.lock().insert(epoch, snapshot.clone());
+        let snapshot = new.made(epoch, next_ino, lsn);
+        ns.snapshots.lock().all.insert(epoch, snapshot.clone());
         Ok(snapshot)
     }
 }

@@ -154,9 +154,9 @@ impl Plan<'_, '_> {
         }
         for (dir, name) in named(self.s.old.names(ino))? {
             if self.s.is_inside_old(dir)? {
-                let to = self.s.target(ino)?;
+                let to = self.s.file(&row)?;
                 let dir = self.s.dir(dir)?;
-                self.want(dir, &name, Some(to));
+                self.want(dir, &name, Some((to, row.kind())));
             }
         }
         Ok(())

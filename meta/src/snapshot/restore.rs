@@ -2,7 +2,7 @@
 //!
 //! Owns the order of things around it; what has to change is worked out by `plan`.
 
-use crate::error::{MetaError, Result};
+use crate::error::Result;
 use crate::ids::{Epoch, Ino, ROOT_INO};
 use crate::namespace::Namespace;
 use crate::rows::Name;
@@ -42,13 +42,13 @@ impl Namespace {
     ) -> Result<Restored> {
         safety.check()?;
         let _held = self.holding.lock();
-        if !self.snapshots.lock().contains_key(&from) {
-            return Err(MetaError::NotFound);
-        }
+        let from = self.point(from)?;
         // Most of it while others go on.
         self.checkpoint(self.acknowledged())?;
         let mut tx = self.begin_growing(now_ns)?;
         tx.rest()?;
+        // What the restore makes is not in the snapshot of the present.
+        let next_ino = self.numbers.next_ino();
         let edited = {
             let mut number = || tx.next_ino();
             self.look(|c| {
@@ -59,7 +59,7 @@ impl Namespace {
         if edited.changes.is_empty() {
             return Ok(Restored::default());
         }
-        let safety = tx.mark(safety)?;
+        let safety = tx.mark(safety, next_ino)?;
         tx.rest()?;
         tx.commit_bulk(&edited, ROOT_INO)?;
         Ok(Restored {

@@ -110,22 +110,21 @@ impl<'c, 'n> Successors<'c, 'n> {
         Ok(is_free.then_some(found.ino))
     }
 
-    /// What becomes of a file of the snapshot: itself if it is what it was and has no name outside, or else the one under
-    /// its name, if that is the same, or else a new one.
-    fn file(&mut self, row: &InodeRow) -> Result<Ino> {
+    /// What becomes of a file of the snapshot: itself if it is what it was and has no name outside; if it is gone, the one
+    /// under its name, if that is the same; or else a new one.
+    pub(super) fn file(&mut self, row: &InodeRow) -> Result<Ino> {
         if let Some(found) = self.files.get(&row.ino) {
             return Ok(*found);
         }
         let present = named(self.edit.now.inode(row.ino))?.filter(|r| r.nlink > 0);
-        let mut target = None;
-        if let Some(present) = present
-            && self.is_same(row, &present)?
-            && self.is_wholly_inside(row.ino)?
-        {
-            target = Some(row.ino);
-        } else if row.nlink == 1 {
-            target = self.stand_in_file(row)?;
-        }
+        let target = match present {
+            Some(present) => {
+                let stays = self.is_same(row, &present)? && self.is_wholly_inside(row.ino)?;
+                stays.then_some(row.ino)
+            }
+            None if row.nlink == 1 => self.stand_in_file(row)?,
+            None => None,
+        };
         let target = match target {
             Some(target) => target,
             None => self.edit.copy(self.old, row)?,

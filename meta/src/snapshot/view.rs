@@ -8,26 +8,29 @@ use crate::namespace::{DirEntry, Namespace};
 use crate::rows::{InodeRow, MAX_NAME_BYTES, Name};
 use crate::sqlite::at::At;
 
+use super::Point;
+
 /// The volume as it was at a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotView<'a> {
     ns: &'a Namespace,
-    epoch: Epoch,
+    point: Point,
 }
 
 impl<'a> SnapshotView<'a> {
     pub(super) fn open(ns: &'a Namespace, epoch: Epoch) -> Result<Self> {
-        let found = ns.snapshots.lock().get(&epoch).map(|s| s.lsn);
-        ns.checkpoint(found.ok_or(MetaError::NotFound)?)?;
-        Ok(Self { ns, epoch })
+        let found = ns.snapshots.lock().get(epoch).map(|s| (s.lsn, s.point()));
+        let (lsn, point) = found.ok_or(MetaError::NotFound)?;
+        ns.checkpoint(lsn)?;
+        Ok(Self { ns, point })
     }
 
     /// Reads with one statement. What it found counts only if the snapshot is still there afterwards: it leaves the list
     /// before what it kept is touched.
     fn read<T>(&self, read: impl FnOnce(At<'_>) -> rusqlite::Result<T>) -> Result<T> {
-        let epoch = self.epoch;
-        let found = self.ns.readers.with(|c| read(At::snapshot(c, epoch)))?;
-        match self.ns.snapshots.lock().contains_key(&epoch) {
+        let point = self.point;
+        let found = self.ns.readers.with(|c| read(At::snapshot(c, point)))?;
+        match self.ns.snapshots.lock().get(point.epoch).is_some() {
             true => Ok(found),
             false => Err(MetaError::NotFound),
         }

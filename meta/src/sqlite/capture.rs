@@ -2,11 +2,13 @@
 //!
 //! Called by whoever is about to change a row, in the same transaction. The first capture of an epoch wins. A row that
 //! was not there is kept as absent, and as nothing at all once it is gone again: what was born and died within an epoch
-//! leaves no trace. Without a snapshot nothing happens here.
+//! leaves no trace. Nothing is kept of inodes that were made after the snapshot, nor of what belongs to them: their
+//! numbers tell. Without a snapshot nothing happens here.
 
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use crate::ids::{Epoch, Ino};
+use crate::snapshot::Point;
 
 use super::read::signed;
 
@@ -131,26 +133,33 @@ const KEEP_SYMLINK: &str = keep!("symlink", "ino", "target", "ino = ?2");
 const ABSENT_SYMLINK: &str = absent!("symlink", "ino", "?2", "ino = ?2");
 const FORGET_SYMLINK: &str = forget!("symlink", "target", "ino = ?2");
 
-/// What is about to change belongs to this epoch.
+/// What is about to change is in the epoch of the newest snapshot.
 #[derive(Clone, Copy)]
 pub(super) struct Capture<'c> {
     c: &'c Connection,
-    epoch: Epoch,
+    newest: Point,
 }
 
 impl<'c> Capture<'c> {
-    /// `epoch` is the newest snapshot, or 0.
-    pub(super) fn new(c: &'c Connection, epoch: Epoch) -> Self {
-        Self { c, epoch }
+    /// `newest` is the newest snapshot, if there is one.
+    pub(super) fn new(c: &'c Connection, newest: Option<Point>) -> Self {
+        // No inode is older than no snapshot.
+        let none = Point {
+            epoch: Epoch(0),
+            next_ino: Ino(0),
+        };
+        let newest = newest.unwrap_or(none);
+        Self { c, newest }
     }
 
     /// The epoch of rows that are written, as it is stored.
     pub(super) fn epoch(&self) -> i64 {
-        signed(self.epoch.0)
+        signed(self.newest.epoch.0)
     }
 
-    fn is_needed(&self) -> bool {
-        self.epoch > Epoch(0)
+    /// Whether the snapshot has this inode: as a file or link, or as the directory of an entry.
+    fn has(&self, ino: Ino) -> bool {
+        ino < self.newest.next_ino
     }
 
     fn run(&self, sql: &str, params: impl Params) -> Sql<usize> {
@@ -158,16 +167,16 @@ impl<'c> Capture<'c> {
     }
 
     /// Before a row is written: keeps it as it is, or that it is not there.
-    fn before_put(&self, keep: &str, absent: &str, key: impl Params + Copy) -> Sql<()> {
-        if self.is_needed() && self.run(keep, key)? == 0 {
+    fn before_put(&self, ino: Ino, keep: &str, absent: &str, key: impl Params + Copy) -> Sql<()> {
+        if self.has(ino) && self.run(keep, key)? == 0 {
             self.run(absent, key)?;
         }
         Ok(())
     }
 
     /// Before rows are removed.
-    fn before_del(&self, keep: &str, forget: &str, key: impl Params + Copy) -> Sql<()> {
-        if self.is_needed() {
+    fn before_del(&self, ino: Ino, keep: &str, forget: &str, key: impl Params + Copy) -> Sql<()> {
+        if self.has(ino) {
             self.run(keep, key)?;
             self.run(forget, key)?;
         }
@@ -175,59 +184,65 @@ impl<'c> Capture<'c> {
     }
 
     pub(super) fn put_inode(&self, ino: Ino) -> Sql<()> {
-        self.before_put(KEEP_INODE, ABSENT_INODE, (self.epoch(), signed(ino.0)))
+        self.before_put(ino, KEEP_INODE, ABSENT_INODE, (self.epoch(), signed(ino.0)))
     }
 
     /// An inode goes with everything that belongs to it.
     pub(super) fn drop_inode(&self, ino: Ino) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0));
-        self.before_del(KEEP_INODE, FORGET_INODE, key)?;
+        self.before_del(ino, KEEP_INODE, FORGET_INODE, key)?;
         self.cut_runs(ino, 0)?;
-        self.before_del(KEEP_XATTRS, FORGET_XATTRS, key)?;
-        self.before_del(KEEP_SYMLINK, FORGET_SYMLINK, key)
+        self.before_del(ino, KEEP_XATTRS, FORGET_XATTRS, key)?;
+        self.before_del(ino, KEEP_SYMLINK, FORGET_SYMLINK, key)
     }
 
     pub(super) fn put_dirent(&self, parent: Ino, name: &[u8]) -> Sql<()> {
         let key = (self.epoch(), signed(parent.0), name);
-        self.before_put(KEEP_DIRENT, ABSENT_DIRENT, key)
+        self.before_put(parent, KEEP_DIRENT, ABSENT_DIRENT, key)
     }
 
     pub(super) fn del_dirent(&self, parent: Ino, name: &[u8]) -> Sql<()> {
         let key = (self.epoch(), signed(parent.0), name);
-        self.before_del(KEEP_DIRENT, FORGET_DIRENT, key)
+        self.before_del(parent, KEEP_DIRENT, FORGET_DIRENT, key)
     }
 
     pub(super) fn put_run(&self, ino: Ino, offset: u64) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0), signed(offset));
-        self.before_put(KEEP_RUN, ABSENT_RUN, key)
+        self.before_put(ino, KEEP_RUN, ABSENT_RUN, key)
     }
 
     pub(super) fn del_run(&self, ino: Ino, offset: u64) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0), signed(offset));
-        self.before_del(KEEP_RUN, FORGET_RUN, key)
+        self.before_del(ino, KEEP_RUN, FORGET_RUN, key)
     }
 
     pub(super) fn cut_runs(&self, ino: Ino, from: u64) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0), signed(from));
-        self.before_del(KEEP_RUNS, FORGET_RUNS, key)
+        self.before_del(ino, KEEP_RUNS, FORGET_RUNS, key)
     }
 
     pub(super) fn put_xattr(&self, ino: Ino, name: &[u8]) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0), name);
-        self.before_put(KEEP_XATTR, ABSENT_XATTR, key)
+        self.before_put(ino, KEEP_XATTR, ABSENT_XATTR, key)
     }
 
     pub(super) fn del_xattr(&self, ino: Ino, name: &[u8]) -> Sql<()> {
         let key = (self.epoch(), signed(ino.0), name);
-        self.before_del(KEEP_XATTR, FORGET_XATTR, key)
+        self.before_del(ino, KEEP_XATTR, FORGET_XATTR, key)
     }
 
     pub(super) fn put_symlink(&self, ino: Ino) -> Sql<()> {
-        self.before_put(KEEP_SYMLINK, ABSENT_SYMLINK, (self.epoch(), signed(ino.0)))
+        self.before_put(
+            ino,
+            KEEP_SYMLINK,
+            ABSENT_SYMLINK,
+            (self.epoch(), signed(ino.0)),
+        )
     }
 }
 
-/// The tables of old rows, with the columns of their keys, and one that is NULL where there was no row.
+/// The tables of old rows, with the columns of their keys, the first of which is an inode, and a column that is NULL where
+/// there was no row.
 pub(crate) const UNDO: [(&str, &str, &str); 5] = [
     ("inode", "ino", "mode"),
     ("dirent", "parent, name", "ino"),
@@ -236,20 +251,25 @@ pub(crate) const UNDO: [(&str, &str, &str); 5] = [
     ("symlink", "ino", "target"),
 ];
 
-/// Removes a snapshot in one transaction: what it kept goes to the next older one where that has nothing of its own.
-/// Without an older one nobody needs it.
+/// Removes a snapshot in one transaction: what it kept goes to the next older one where that has nothing of its own and
+/// has the inode. Without an older one nobody needs it.
 pub(crate) fn remove_snapshot(c: &mut Connection, epoch: Epoch) -> Sql<()> {
     let t = c.transaction()?;
-    let older: Option<i64> = t.query_row(
-        "SELECT max(epoch) FROM snapshot WHERE epoch < ?1",
-        params![signed(epoch.0)],
-        |r| r.get(0),
-    )?;
-    for (table, _, _) in UNDO {
-        if let Some(older) = older {
+    let older = t
+        .query_row(
+            "SELECT epoch, next_ino FROM snapshot WHERE epoch < ?1 ORDER BY epoch DESC LIMIT 1",
+            params![signed(epoch.0)],
+            |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)),
+        )
+        .optional()?;
+    for (table, key, _) in UNDO {
+        if let Some((older, next_ino)) = older {
+            let owner = key.split(", ").next().unwrap_or(key);
             t.execute(
-                &format!("UPDATE OR IGNORE {table}_undo SET epoch = ?2 WHERE epoch = ?1"),
-                params![signed(epoch.0), older],
+                &format!(
+                    "UPDATE OR IGNORE {table}_undo SET epoch = ?2 WHERE epoch = ?1 AND {owner} < ?3"
+                ),
+                params![signed(epoch.0), older, next_ino],
             )?;
         }
         t.execute(

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::filemap::Piece;
 use crate::ids::{Cookie, Epoch, ExtentId, Ino, Lsn};
 use crate::rows::{Dirent, InodeRow, Location, Name, Place};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Point, Snapshot};
 
 use super::live::USED;
 
@@ -228,7 +228,7 @@ pub(crate) fn orphans(c: &Connection) -> Sql<Vec<Ino>> {
 
 /// All snapshots.
 pub(crate) fn snapshots(c: &Connection) -> Sql<Vec<Snapshot>> {
-    c.prepare("SELECT epoch, name, note, owner, made_ms, lsn, kept FROM snapshot ORDER BY epoch")?
+    c.prepare("SELECT epoch, name, note, owner, made_ms, lsn, next_ino, kept FROM snapshot ORDER BY epoch")?
         .query_map([], |r| {
             Ok(Snapshot {
                 epoch: Epoch(unsigned(r, 0)?),
@@ -237,16 +237,23 @@ pub(crate) fn snapshots(c: &Connection) -> Sql<Vec<Snapshot>> {
                 owner: r.get(3)?,
                 made_ms: unsigned(r, 4)?,
                 lsn: Lsn(unsigned(r, 5)?),
-                kept: r.get(6)?,
+                next_ino: Ino(unsigned(r, 6)?),
+                kept: r.get(7)?,
             })
         })?
         .collect()
 }
 
-/// The newest snapshot; before the first one, and when none is left, 0.
-pub(crate) fn newest_epoch(c: &Connection) -> Sql<Epoch> {
-    c.prepare_cached("SELECT coalesce(max(epoch), 0) FROM snapshot")?
-        .query_row([], |r| Ok(Epoch(unsigned(r, 0)?)))
+/// The newest snapshot; none before the first one, and when none is left.
+pub(crate) fn newest_point(c: &Connection) -> Sql<Option<Point>> {
+    c.prepare_cached("SELECT epoch, next_ino FROM snapshot ORDER BY epoch DESC LIMIT 1")?
+        .query_row([], |r| {
+            Ok(Point {
+                epoch: Epoch(unsigned(r, 0)?),
+                next_ino: Ino(unsigned(r, 1)?),
+            })
+        })
+        .optional()
 }
 
 /// Number of inodes and bytes mapped by them.

@@ -141,6 +141,18 @@ ALTER TABLE pack ADD COLUMN dead_seq INTEGER;
 /// Rows as they were before the first write after a snapshot. Columns besides the key are NULL where there was none.
 const VERSION_3: &str = "
 DROP TABLE undo;
+DROP TABLE snapshot;
+
+CREATE TABLE snapshot (
+    epoch    INTEGER PRIMARY KEY NOT NULL,
+    name     TEXT NOT NULL UNIQUE,
+    note     TEXT NOT NULL,
+    owner    TEXT NOT NULL,
+    made_ms  INTEGER NOT NULL,
+    lsn      INTEGER NOT NULL,
+    next_ino INTEGER NOT NULL,
+    kept     INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE inode_undo (
     ino          INTEGER NOT NULL,

@@ -1,6 +1,7 @@
 //! Writing a generation of the overlay, and moves of extents, to SQLite. Only the checkpointer calls this.
 
 use rusqlite::{Connection, Params, Transaction, params};
+use rustc_hash::FxHashMap;
 
 use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
@@ -9,7 +10,7 @@ use crate::snapshot::Snapshot;
 
 use super::capture::Capture;
 use super::packs::PackRow;
-use super::read::{newest_epoch, signed};
+use super::read::{newest_point, signed};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -53,7 +54,8 @@ fn put_counters(t: &Transaction<'_>, counters: Counters) -> Sql<()> {
 
 fn put_snapshot(t: &Transaction<'_>, s: &Snapshot) -> Sql<()> {
     t.execute(
-        "INSERT INTO snapshot (epoch, name, note, owner, made_ms, lsn, kept) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO snapshot (epoch, name, note, owner, made_ms, lsn, next_ino, kept) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             signed(s.epoch.0),
             s.name,
@@ -61,6 +63,7 @@ fn put_snapshot(t: &Transaction<'_>, s: &Snapshot) -> Sql<()> {
             s.owner,
             signed(s.made_ms),
             signed(s.lsn.0),
+            signed(s.next_ino.0),
             s.kept
         ],
     )?;
@@ -71,22 +74,29 @@ fn put_snapshot(t: &Transaction<'_>, s: &Snapshot) -> Sql<()> {
 fn rows(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
     let w = Writer {
         t,
-        old: Capture::new(t, newest_epoch(t)?),
+        old: Capture::new(t, newest_point(t)?),
     };
-    for (ino, row) in &g.inodes {
+    // In key order the pages of tables and indexes are touched once.
+    for (ino, row) in in_order(&g.inodes) {
         match row {
             Some(row) => w.put_inode(row)?,
             None => w.drop_inode(*ino)?,
         }
     }
     w.dirents(g)?;
-    for (ino, file) in &g.files {
+    for (ino, file) in in_order(&g.files) {
         w.put_file(*ino, file)?;
     }
-    for (extent, location) in &g.locations {
+    for (extent, location) in in_order(&g.locations) {
         w.put_location(*extent, location)?;
     }
     w.attributes(g)
+}
+
+fn in_order<K: Ord + Copy, V>(rows: &FxHashMap<K, V>) -> Vec<(&K, &V)> {
+    let mut rows: Vec<_> = rows.iter().collect();
+    rows.sort_unstable_by_key(|(key, _)| **key);
+    rows
 }
 
 /// Writes rows of one epoch.
@@ -152,8 +162,7 @@ impl Writer<'_> {
                 )?;
             }
         }
-        for (parent, names) in &g.dirents {
-            // In key order the pages of the index are touched once.
+        for (parent, names) in in_order(&g.dirents) {
             let mut present: Vec<_> = names
                 .iter()
                 .filter_map(|(n, d)| d.map(|d| (n, d)))

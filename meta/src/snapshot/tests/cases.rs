@@ -43,6 +43,15 @@ fn rename(ns: &Namespace, from: (Ino, &str), to: (Ino, &str)) {
         .unwrap();
 }
 
+/// Ends the threads beside a test, also when it fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// More than may wait for the checkpointer, and none of them waits for it before.
 #[test]
 fn many_snapshots_without_a_checkpoint_show_what_was_there_each() {
@@ -174,9 +183,14 @@ fn what_only_a_snapshot_names_is_used() {
     let f = make(&ns, ROOT_INO, "f");
     write(&ns, f, 0, 10, 4096);
     mark(&ns, "older");
+    // Of this one the older snapshot knows nothing.
+    let g = make(&ns, ROOT_INO, "g");
+    write(&ns, g, 0, 10, 9000);
     mark(&ns, "newer");
-    let gone = ns.unlink(ROOT_INO, b"f", 4).unwrap().unwrap();
-    ns.reclaim(&[gone], 4).unwrap();
+    for name in [b"f", b"g"] {
+        let gone = ns.unlink(ROOT_INO, name, 4).unwrap().unwrap();
+        ns.reclaim(&[gone], 4).unwrap();
+    }
     let used = || {
         ns.checkpoint(ns.acknowledged()).unwrap();
         let extents = ns.segment_extents(1).unwrap();
@@ -184,11 +198,11 @@ fn what_only_a_snapshot_names_is_used() {
         let cut = ns.cut(|cut| cut.in_segments.len()).unwrap();
         (listed, ns.segments().unwrap().len(), cut)
     };
-    assert_eq!(used(), (vec![true], 1, 1));
+    assert_eq!(used(), (vec![true, true], 1, 2));
     ns.remove_snapshot("newer", 5).unwrap();
-    assert_eq!(used(), (vec![true], 1, 1));
+    assert_eq!(used(), (vec![true, false], 1, 1));
     ns.remove_snapshot("older", 5).unwrap();
-    assert_eq!(used(), (vec![false], 0, 0));
+    assert_eq!(used(), (vec![false, false], 0, 0));
 }
 
 /// A directory that is too large to be held whole, listed while its entries go.
@@ -239,6 +253,9 @@ fn a_snapshot_that_is_gone_answers_nothing() {
         name: b"c",
     };
     gone(ns.clone_tree(Some(epoch), ROOT_INO, to, 3).unwrap_err());
+    // Its name is free again.
+    assert!(mark(&ns, "s") > epoch);
+    healthy(&ns);
 }
 
 #[test]
@@ -306,6 +323,43 @@ fn a_link_across_the_border_comes_back_as_a_copy() {
     assert_eq!(ns.lookup(d, b"inside").unwrap().ino, back.ino);
     assert_eq!((back.nlink, ns.getattr(f).unwrap().nlink), (2, 1));
     assert_eq!(ns.map(back.ino, 0, 100).unwrap(), old_runs);
+    healthy(&ns);
+}
+
+/// The file itself did not change, only its name inside went.
+#[test]
+fn a_name_that_went_comes_back_as_a_copy_of_what_is_linked_outside() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let d = make_dir(&ns, ROOT_INO, "d");
+    let f = make(&ns, d, "f");
+    write(&ns, f, 0, 10, 4096);
+    ns.link(f, ROOT_INO, b"outside", 2).unwrap();
+    let epoch = mark(&ns, "s");
+    ns.unlink(d, b"f", 3).unwrap();
+    ns.restore(epoch, b"d", called("safety"), 9).unwrap();
+    let back = ns.lookup(d, b"f").unwrap();
+    assert_ne!(back.ino, f);
+    assert_eq!((back.nlink, ns.getattr(f).unwrap().nlink), (1, 1));
+    assert_eq!(
+        ns.map(back.ino, 0, 100).unwrap(),
+        ns.map(f, 0, 100).unwrap()
+    );
+    healthy(&ns);
+}
+
+#[test]
+fn a_directory_under_the_name_of_another_goes_back_to_its_own() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    make_dir(&ns, ROOT_INO, "a");
+    let b = make_dir(&ns, ROOT_INO, "b");
+    let epoch = mark(&ns, "s");
+    ns.rmdir(ROOT_INO, b"a", 3).unwrap();
+    rename(&ns, (ROOT_INO, "b"), (ROOT_INO, "a"));
+    ns.restore(epoch, b"", called("safety"), 9).unwrap();
+    assert_eq!(ns.lookup(ROOT_INO, b"b").unwrap().ino, b);
+    assert_ne!(ns.lookup(ROOT_INO, b"a").unwrap().ino, b);
     healthy(&ns);
 }
 
@@ -398,6 +452,7 @@ fn readers_go_on_while_a_tree_is_restored_back_and_forth() {
                 }
             });
         }
+        let _over = Over(is_over);
         for turn in 0..30 {
             let to = if turn % 2 == 0 { full } else { half };
             let safety = called(&format!("safety{turn}"));
@@ -405,7 +460,45 @@ fn readers_go_on_while_a_tree_is_restored_back_and_forth() {
             assert_eq!(restored.entries.len(), 200);
             ns.reclaim(&restored.orphans, 10).unwrap();
         }
-        is_over.store(true, Ordering::Relaxed);
+    });
+    healthy(ns);
+}
+
+/// Made, read and removed while somebody else changes everything.
+#[test]
+fn snapshots_hold_still_while_others_write() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let is_over = AtomicBool::new(false);
+    let (ns, is_over) = (&ns, &is_over);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut turn: u64 = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let d = make_dir(ns, ROOT_INO, &format!("d{turn}"));
+                let f = make(ns, d, "f");
+                write(ns, f, 0, 10, 4096 + turn * 20);
+                rename(ns, (d, "f"), (ROOT_INO, "f"));
+                if let Some(old) = turn.checked_sub(5) {
+                    let name = format!("d{old}");
+                    let gone = ns.rmdir(ROOT_INO, name.as_bytes(), 4).unwrap();
+                    ns.reclaim(&[gone], 4).unwrap();
+                }
+                turn += 1;
+            }
+        });
+        let _over = Over(is_over);
+        for turn in 0..30 {
+            let name = format!("s{turn}");
+            let view = From::At(ns.at(mark(ns, &name)).unwrap());
+            let then = tree::read(view, ROOT_INO);
+            ns.checkpoint(ns.acknowledged()).unwrap();
+            assert_eq!(tree::read(view, ROOT_INO), then);
+            if turn > 5 && turn % 3 > 0 {
+                ns.remove_snapshot(&format!("s{}", turn - 5), 5).unwrap();
+                assert_eq!(tree::read(view, ROOT_INO), then);
+            }
+        }
     });
     healthy(ns);
 }
@@ -427,6 +520,9 @@ fn a_database_of_the_first_version_is_migrated() {
     }
     c.execute_batch(
         "DROP INDEX dirent_by_ino;
+         ALTER TABLE snapshot DROP COLUMN next_ino;
+         ALTER TABLE pack DROP COLUMN dead_ms;
+         ALTER TABLE pack DROP COLUMN dead_seq;
          CREATE TABLE undo (epoch INTEGER NOT NULL, tbl INTEGER NOT NULL, key BLOB NOT NULL, row BLOB,
                             PRIMARY KEY (epoch, tbl, key)) STRICT, WITHOUT ROWID;
          PRAGMA user_version = 1",
