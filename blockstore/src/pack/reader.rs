@@ -161,7 +161,7 @@ impl Packs {
         self.fetcher.ahead(id)
     }
 
-    /// The packs that were uploaded here and whose local copies are kept, after a restart too.
+    /// The packs that were uploaded here, or are being, and were not released yet; after a restart those with a local copy.
     #[must_use]
     pub fn kept(&self) -> Vec<PackId> {
         self.local.kept()

@@ -134,9 +134,15 @@ impl Volume {
         };
         let gone = points::delete_old(&keeper.desk, &newest, now_ms, deadline);
         keeper.replace(deadline, false, |head| {
+            // The layer was made for those before it.
+            if head.layers.last().map(|l| &l.key) != newest.layers.last().map(|l| &l.key) {
+                return Err(FsError::Late(
+                    "an earlier publication arrived late; the next one has all of this",
+                ));
+            }
             let mut head = succeed(head, layer.clone(), is_delta, chain.clone(), shape);
             head.chains.retain(|chain| !gone.contains(&chain.key));
-            head
+            Ok(head)
         })?;
         PageTable::keep_only(&self.state_dir, &layer.image);
         self.engine.packs.release_kept(&kept);

@@ -806,6 +806,59 @@ fn a_head_that_arrives_after_it_was_given_up_is_this_volumes_own() {
 }
 
 #[test]
+fn a_publication_that_arrives_during_the_next_one_is_not_built_upon() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    let head = || {
+        machine
+            .runtime
+            .block_on(store.get(HEAD_KEY, None))
+            .unwrap()
+            .bytes
+    };
+    let put = |body: &Bytes| {
+        let put = store.put(HEAD_KEY, body.clone(), PutCondition::Always);
+        machine.runtime.block_on(put).unwrap();
+    };
+    let first = head();
+    file(&volume, "g");
+    let lost = FaultRule::on(Verb::Put, Fault::ErrorAfter(FaultKind::Timeout));
+    store.add(lost.prefix(HEAD_KEY).times(1));
+    let unread = FaultRule::on(Verb::Get, Fault::ErrorBefore(FaultKind::Unavailable));
+    store.add(unread.prefix(HEAD_KEY));
+    volume.sync(Duration::from_secs(3)).unwrap_err();
+    store.heal();
+    let second = head();
+    put(&first);
+    // The next one has read the head, and is at its layer, when the one before it arrives.
+    volume.engine().unlink(ROOT_INO, b"g").unwrap();
+    let slow = FaultRule::on(Verb::Put, Fault::Delay(Duration::from_millis(500)));
+    store.add(slow.prefix("meta/"));
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| volume.sync(LONG));
+        let deadline = std::time::Instant::now() + LONG;
+        let layers = || store.counts().put.requests;
+        let before = layers();
+        while layers() == before && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        put(&second);
+        let error = next.join().unwrap().unwrap_err();
+        assert!(error.to_string().contains("arrived late"), "{error}");
+    });
+    store.heal();
+    volume.sync(LONG).unwrap();
+    volume.abandon();
+    let elsewhere = machine.open_in(&store, "elsewhere").unwrap();
+    assert!(elsewhere.engine().lookup(ROOT_INO, b"g").is_err());
+    healthy(&elsewhere);
+    elsewhere.close().unwrap();
+}
+
+#[test]
 fn a_head_that_cannot_be_read_is_not_replaced() {
     let machine = Machine::new();
     let store = faulty();
