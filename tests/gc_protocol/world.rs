@@ -365,6 +365,7 @@ pub(crate) struct World {
 impl World {
     /// Nobody has mounted the volume yet.
     pub(crate) fn new(machines: usize, budgets: &[(Budget, u8)]) -> Self {
+        let machine = Rc::new(Machine::new());
         let mut world = Self {
             now: 0,
             head: Rc::new(Head {
@@ -376,7 +377,7 @@ impl World {
             objects: BTreeMap::new(),
             doomed: Set::default(),
             stray: Vec::new(),
-            machines: vec![Rc::new(Machine::new()); machines],
+            machines: vec![machine; machines],
             restoring: None,
             reader: None,
             published: Set::default(),
