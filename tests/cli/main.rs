@@ -8,10 +8,14 @@
 
 mod bad_input;
 mod bucket;
+mod clocks;
 mod damage;
 mod lifecycle;
+mod line;
+mod machine;
 mod machines;
 mod reach;
+mod rivals;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod standard_ways;

@@ -16,9 +16,11 @@ use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
 mod fsck;
+mod history;
 mod lease;
 mod loss;
 mod points;
+mod rivals;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,
