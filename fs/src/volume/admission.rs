@@ -216,12 +216,17 @@ fn held(lease: &Lease, age_ms: u64, left_ms: Option<u64>) -> OpenError {
     }
 }
 
-/// How old the head is by the store's clock: a fresh object says what time it is there. Neither machine's clock counts.
+/// How old the head is by the store's clock. Neither machine's clock counts.
 async fn age_ms(desk: &Desk, seen: &Seen) -> Result<u64, StoreError> {
     let head = desk.store.head(HEAD_KEY).await?;
     if head.version != seen.version {
         return Ok(0);
     }
+    Ok(store_now_ms(desk).await?.saturating_sub(head.modified_ms))
+}
+
+/// The time by the store's clock, milliseconds since 1970: that of a fresh object.
+pub(super) async fn store_now_ms(desk: &Desk) -> Result<u64, StoreError> {
     let key = format!("{TIME_PREFIX}{}", nonce());
     let body = Bytes::from_static(b"what time is it");
     desk.store.put(&key, body, PutCondition::Always).await?;
@@ -229,7 +234,7 @@ async fn age_ms(desk: &Desk, seen: &Seen) -> Result<u64, StoreError> {
     if let Err(error) = desk.store.delete(std::slice::from_ref(&key)).await {
         tracing::debug!(%error, key, "an object of a few bytes stays in the store");
     }
-    Ok(now?.modified_ms.saturating_sub(head.modified_ms))
+    Ok(now?.modified_ms)
 }
 
 /// Whether a key is that of an object that asked for the time, and was left.

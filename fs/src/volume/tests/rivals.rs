@@ -9,7 +9,7 @@ use super::*;
 use crate::volume::fsck;
 use crate::volume::keeper::LEASE;
 use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicI64;
@@ -17,6 +17,8 @@ use std::sync::atomic::AtomicI64;
 const MINUTE_MS: u64 = 60_000;
 const YEAR_NS: i64 = 365 * 24 * 3_600 * 1_000_000_000;
 const NOW_MS: u64 = 1_000_000_000_000;
+/// No longer than restore points are kept: what deletes them has campaigns of its own.
+const MOST_PASSED_MS: u64 = 4 * 60 * MINUTE_MS;
 /// How much older than its term a lease must be before another machine takes it.
 const MARGIN_MS: u64 = 5_000;
 
@@ -210,17 +212,19 @@ impl Arena {
     }
 
     fn pass(&self, ms: u64) {
+        if self.passed_ms.load(Ordering::Relaxed) > MOST_PASSED_MS {
+            return;
+        }
         let passed = self.passed_ms.fetch_add(ms, Ordering::Relaxed) + ms;
         self.memory.set_now_ms(NOW_MS + passed - MINUTE_MS);
     }
 
-    fn write(&mut self, who: usize) {
+    fn write(&mut self, who: usize, times: u64) {
         let rival = &mut self.rivals[who];
         let Some(volume) = &rival.volume else { return };
         let epoch = volume.status().epoch;
         let local = rival.local.as_mut().unwrap();
-        // Few, so that two machines often have as many: their last operations then have the same number.
-        for _ in 0..self.rng.random_range(1..4) {
+        for _ in 0..times {
             let acknowledged = volume.status().acknowledged_lsn;
             match local.history.step(volume, &mut self.rng) {
                 Ok(()) => {
@@ -240,6 +244,26 @@ impl Arena {
             }
         }
         self.lines.insert(epoch, local.history.clone());
+    }
+
+    /// Two machines publish operations of the same number, in whatever order: only one of them may.
+    fn meet(&mut self, who: usize) {
+        let last = |rival: &Rival| {
+            let volume = rival.volume.as_ref();
+            volume.map(|volume| volume.status().acknowledged_lsn)
+        };
+        let others = (0..self.rivals.len()).filter(|other| *other != who);
+        let other = others.max_by_key(|other| last(&self.rivals[*other]));
+        let pair = other.map(|other| (other, last(&self.rivals[who]), last(&self.rivals[other])));
+        let Some((other, Some(mine), Some(theirs))) = pair else {
+            return;
+        };
+        self.write(who, theirs.saturating_sub(mine).min(8));
+        let mut both = [who, other];
+        both.shuffle(&mut self.rng);
+        for one in both {
+            self.sync(one);
+        }
     }
 
     fn sync(&mut self, who: usize) {
@@ -526,12 +550,17 @@ impl Arena {
             return self.kill(who);
         }
         match (is_mounted, self.rng.random_range(0..100_u32)) {
-            (true, 0..40) => self.write(who),
-            (true, 40..78) => self.sync(who),
+            (true, 0..38) => {
+                let times = self.rng.random_range(1..6);
+                self.write(who, times);
+            }
+            (true, 38..63) => self.sync(who),
+            (true, 63..78) => self.meet(who),
             (true, 78..82) => self.kill(who),
             (true, 82..86) => self.leave(who),
             (true, 86..93) => self.disturb(who),
-            (_, 93..95) => self.pass(MINUTE_MS),
+            (_, 93) => self.pass(MINUTE_MS),
+            (_, 94) => self.check_store(),
             (_, 95..97) => self.pass(u64::try_from(LEASE.as_millis()).unwrap() + MARGIN_MS),
             (_, 97..) => {
                 let year = *[YEAR_NS, -YEAR_NS].choose(&mut self.rng).unwrap();
@@ -540,12 +569,12 @@ impl Arena {
             }
             (false, 0..70) => {
                 let claim = Claim {
-                    take_over: self.rng.random_bool(0.4),
-                    set_aside: self.rng.random_bool(0.5),
+                    take_over: self.rng.random_bool(0.6),
+                    set_aside: self.rng.random_bool(0.7),
                 };
                 self.open(who, claim);
             }
-            (false, 70..85) => self.look(who),
+            (false, 70..82) => self.look(who),
             (false, _) => self.lose(who),
         }
     }
@@ -561,9 +590,14 @@ impl Arena {
                 set_aside: true,
             };
             self.open(who, claim);
-            self.write(who);
+            self.write(who, 1);
             self.leave(who);
         }
+        self.check_store();
+    }
+
+    /// The state that the head names, and every restore point, is whole.
+    fn check_store(&self) {
         let scratch = self.machine.path("");
         let source = Source::Own(Arc::clone(&self.memory) as Arc<dyn ObjectStore>);
         let report = fsck(&source, true, &scratch, self.machine.runtime.handle());
@@ -595,9 +629,9 @@ fn a_machine_is_killed_between_any_two_requests_of_a_take_over() {
     let begun = || {
         let mut arena = Arena::new(7, 2);
         arena.open(0, Claim::default());
-        arena.write(0);
+        arena.write(0, 5);
         arena.sync(0);
-        arena.write(0);
+        arena.write(0, 3);
         arena
     };
     let whole = begun();
@@ -638,7 +672,7 @@ fn a_machine_is_killed_between_any_two_requests_of_a_take_over() {
                     arena.lines.insert(2, history);
                     arena.sync(0);
                     assert!(arena.rivals[0].is_over, "{}", arena.story);
-                    arena.write(0);
+                    arena.write(0, 1);
                 }
             }
             arena.heal(1);
