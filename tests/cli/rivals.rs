@@ -62,7 +62,11 @@ impl Written {
             if n % 3 == 2 && machine.sync().code == 0 {
                 written.confirmed = written.acknowledged.keys().cloned().collect();
             }
-            assert!(Instant::now() < deadline, "{} goes on", machine.name);
+            assert!(
+                Instant::now() < deadline,
+                "{} was overruled and goes on: there are two histories",
+                machine.name
+            );
         }
         written
     }
