@@ -150,6 +150,8 @@ impl Desk {
         Lineage::attempt(&self.state_dir, &head.nonce).map_err(io)?;
         let condition = match over {
             _ if self.unconditional => PutCondition::Always,
+            // The planted bug: whoever was overruled does not notice.
+            _ if cfg!(feature = "planted-fence-ignored") => PutCondition::Always,
             Some(seen) => PutCondition::IfMatch(seen.version.clone()),
             None => PutCondition::IfAbsent,
         };

@@ -17,9 +17,11 @@ use crate::clock::{Clock, ManualClock};
 
 mod fsck;
 mod gc;
+mod history;
 mod lease;
 mod loss;
 mod points;
+mod rivals;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,
@@ -682,7 +684,8 @@ fn what_changed_little_is_published_as_a_delta_and_every_state_comes_back() {
 #[test]
 fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
     let machine = Machine::new();
-    let store = faulty();
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultStore::new(Arc::clone(&memory) as _, 1));
     let clock = Arc::new(ManualClock::at(1_000_000_000_000_000_000));
     let config = VolumeConfig {
         source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
@@ -695,7 +698,7 @@ fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
         listed.unwrap().objects.len()
     };
     let (mut most, mut fulls) = (0, 0);
-    for i in 0..200 {
+    for i in 0..200_u64 {
         file(&volume, &format!("f{i}"));
         volume.sync(LONG).unwrap();
         let head = newest_head(&machine, &store);
@@ -706,9 +709,43 @@ fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
         assert_eq!(objects() as u64, kept + head.layers.len() as u64);
         // Six minutes each: what is kept are the layers of some five hours.
         clock.advance(6 * 60_000_000_000);
+        memory.set_now_ms(i * 6 * 60_000);
     }
     assert!((2..=65).contains(&most), "{most}");
     assert!(fulls > 1 && objects() < 150, "{fulls} {}", objects());
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_deletes_no_restore_points() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let machine = Machine::new();
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultStore::new(Arc::clone(&memory) as _, 1));
+    let clock = Arc::new(ManualClock::at(1_000_000_000_000_000_000));
+    let config = VolumeConfig {
+        source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
+        // The jump ends the lease as well.
+        lease: LeaseTerm::Manual,
+        ..machine.config("here")
+    };
+    let handle = machine.runtime.handle().clone();
+    let volume = Volume::open_with(config, handle, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let publish = |name: &str| {
+        file(&volume, name);
+        volume.sync(LONG).unwrap();
+        newest_head(&machine, &store).chains
+    };
+    publish("one");
+    clock.advance(2 * HOUR_NS);
+    let chains = publish("two");
+    assert_eq!(chains.len(), 1);
+    let is_there = || memory.keys().contains(&chains[0].key);
+    clock.advance(9_000 * HOUR_NS);
+    assert!(publish("three").contains(&chains[0]) && is_there());
+    // The same number of hours later by the store's clock.
+    memory.set_now_ms(5 * 3_600_000);
+    assert!(!publish("four").contains(&chains[0]) && !is_there());
     volume.close().unwrap();
 }
 
