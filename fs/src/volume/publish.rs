@@ -83,6 +83,15 @@ impl Volume {
 
     /// The caller holds `publishing`.
     fn publish(&self, deadline: Instant, shape: Shape) -> Result<(), FsError> {
+        loop {
+            match self.publish_once(deadline, shape) {
+                Err(FsError::Outrun) if Instant::now() < deadline => {}
+                published => return published,
+            }
+        }
+    }
+
+    fn publish_once(&self, deadline: Instant, shape: Shape) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
         let keeper = self.keeper()?;
         // Before anything is put: whoever has lost the volume leaves nothing behind in it.
@@ -142,9 +151,7 @@ impl Volume {
         keeper.replace(deadline, false, |head| {
             // The layer was made for those before it.
             if head.layers.last().map(|l| &l.key) != newest.layers.last().map(|l| &l.key) {
-                return Err(FsError::Late(
-                    "an earlier publication arrived late; the next one has all of this",
-                ));
+                return Err(FsError::Outrun);
             }
             let mut head = succeed(head, layer.clone(), is_delta, chain.clone(), shape);
             head.chains.retain(|chain| !gone.contains(&chain.key));
