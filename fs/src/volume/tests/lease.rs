@@ -273,14 +273,12 @@ fn who_has_only_looked_at_a_volume_has_no_right_to_it() {
 #[test]
 fn two_copies_of_one_second_are_two() {
     let bench = Bench::new();
-    let mut copies = 0;
-    for round in 0..3 {
+    for copies in 0..3 {
         let volume = bench.open("a", SET_ASIDE).unwrap();
         assert_eq!(divergent_copies(&volume).len(), copies);
-        file(&volume, &format!("only{round}"));
+        file(&volume, &format!("only{copies}"));
         volume.abandon();
         bench.open("b", TAKE_OVER).unwrap().close().unwrap();
-        copies += 1;
     }
 }
 
