@@ -93,6 +93,7 @@ fn two_mounts_fight_and_one_history_is_left() {
         (two.mount(""), first.join().unwrap())
     });
     let (mut holder, mut other) = match (also.code, said.code) {
+        (0, 0) => panic!("there are two histories: both have the volume"),
         (0, _) => {
             said.refused(32, &["is held by"]);
             (&one, &two)
