@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use weldrfs_control::{API_VERSION, ApiError, DropReport, SyncReport, VolumeApi, VolumeStatus};
+use weldrfs_control::{
+    API_VERSION, ApiError, BudgetReport, BudgetRequest, DropReport, SyncReport, VolumeApi,
+    VolumeStatus,
+};
 
 use crate::mounting::OpenVolume;
 use crate::preflight::Plan;
@@ -81,6 +84,18 @@ impl VolumeApi for VolumeService {
     async fn drop_caches(&self) -> Result<DropReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.drop_caches()).await
+    }
+
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        let volume = self.volume.clone();
+        // A smaller budget deletes files.
+        let report = blocking(move || volume.set_budget(budget)).await?;
+        tracing::info!(
+            cache_bytes = report.cache_bytes,
+            frame_cache_bytes = report.frame_cache_bytes,
+            "the caches have another size"
+        );
+        Ok(report)
     }
 }
 

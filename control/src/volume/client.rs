@@ -1,0 +1,163 @@
+//! The client of the volume API: one request per connection over the volume's socket, every wait with a deadline.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::api::{API_VERSION, BudgetRequest, DropRequest, SYNC_DEADLINE_DEFAULT, SyncRequest};
+use super::status::{BudgetReport, DropReport, SyncReport, VolumeStatus};
+use crate::error::ApiError;
+use crate::wire::Exchange;
+
+/// How long an answer may take; a little longer than the volume's own limit, so that its message wins.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+/// How much longer than its deadline a sync may take to answer, for the same reason.
+const SYNC_MARGIN: Duration = Duration::from_secs(10);
+
+/// A volume, reached over its socket.
+#[derive(Debug, Clone)]
+pub struct VolumeClient {
+    exchange: Exchange,
+}
+
+impl VolumeClient {
+    /// A client of the volume that listens on `socket`. Nothing is sent before the first call.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            exchange: Exchange::new(socket, "volume"),
+        }
+    }
+
+    /// What the volume says about itself.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`] when nothing listens, else what the volume answered.
+    pub async fn status(&self) -> Result<VolumeStatus, ApiError> {
+        self.ask(Method::GET, "status", None::<&()>, ANSWER_TIMEOUT)
+            .await
+    }
+
+    /// Waits until everything acknowledged before the call can be restored from the store alone.
+    ///
+    /// # Errors
+    /// [`ApiError::DeadlineExceeded`] with what is left when `deadline` (default: ten minutes) passes first.
+    pub async fn sync(&self, deadline: Option<Duration>) -> Result<SyncReport, ApiError> {
+        let deadline_ms =
+            deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        let limit = deadline
+            .unwrap_or(SYNC_DEADLINE_DEFAULT)
+            .saturating_add(SYNC_MARGIN);
+        self.ask(
+            Method::POST,
+            "sync",
+            Some(&SyncRequest { deadline_ms }),
+            limit,
+        )
+        .await
+    }
+
+    /// Empties the volume's local caches of file content.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`] when nothing listens, else what the volume answered.
+    pub async fn drop_caches(&self) -> Result<DropReport, ApiError> {
+        self.ask(
+            Method::POST,
+            "drop-caches",
+            Some(&DropRequest {}),
+            ANSWER_TIMEOUT,
+        )
+        .await
+    }
+
+    /// Changes how much the volume's local caches may hold.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] from a volume that is too old to know this, else what the volume answered.
+    pub async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        self.ask(Method::PUT, "budget", Some(&budget), ANSWER_TIMEOUT)
+            .await
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        name: &str,
+        body: Option<&impl Serialize>,
+        limit: Duration,
+    ) -> Result<A, ApiError> {
+        let path = format!("/v{API_VERSION}/{name}");
+        self.exchange.ask(method, &path, body, limit).await
+    }
+}
+
+/// [`VolumeClient`] for callers without a runtime, like the command line.
+#[derive(Debug)]
+pub struct BlockingVolumeClient {
+    client: VolumeClient,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl BlockingVolumeClient {
+    /// A client of the volume that listens on `socket`.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] when the machine gives no event queue.
+    pub fn new(socket: &Path) -> Result<Self, ApiError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| ApiError::Internal(format!("cannot start a runtime: {error}")))?;
+        Ok(Self {
+            client: VolumeClient::new(socket),
+            runtime,
+        })
+    }
+
+    /// See [`VolumeClient::status`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn status(&self) -> Result<VolumeStatus, ApiError> {
+        self.runtime.block_on(self.client.status())
+    }
+
+    /// See [`VolumeClient::sync`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn sync(&self, deadline: Option<Duration>) -> Result<SyncReport, ApiError> {
+        self.runtime.block_on(self.client.sync(deadline))
+    }
+
+    /// See [`VolumeClient::drop_caches`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn drop_caches(&self) -> Result<DropReport, ApiError> {
+        self.runtime.block_on(self.client.drop_caches())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_listening_is_unreachable_and_names_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume.sock");
+        let error = BlockingVolumeClient::new(&path)
+            .unwrap()
+            .status()
+            .unwrap_err();
+        assert!(
+            matches!(&error, ApiError::Unreachable(text) if text.contains("volume.sock")),
+            "{error}"
+        );
+    }
+}
