@@ -111,7 +111,10 @@ pub(crate) fn volume(status: &VolumeStatus) -> String {
         "volume",
         format!("{} (format {})", volume.id, volume.format_version),
     );
-    line("state", volume.state_dir.clone());
+    // The sidecar does not tell folders of its machine.
+    if !volume.state_dir.is_empty() {
+        line("state", volume.state_dir.clone());
+    }
     line(
         "process",
         format!(

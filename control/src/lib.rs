@@ -17,7 +17,7 @@ pub use sidecar::{
     Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost,
     MountList, MountOrder, MountRequest, MountState, MountSyncRequest, MountSynced, NewToken,
     PartHealth, Rates, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo, UnmountRequest,
-    WallClock, openapi_text, serve_control,
+    WallClock, openapi_text, serve_control, without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{

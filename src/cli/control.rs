@@ -110,7 +110,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 struct Socket {
     /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
 }
 

@@ -1,9 +1,9 @@
 //! [`MountHost`] with the processes of this machine.
 
-use std::fs::DirBuilder;
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use weldrfs_control::{
     ApiError, Budget, CheckedOrder, Ending, Fixed, FoundMount, LogLines, Machine, MountHost,
-    MountOrder,
+    MountOrder, without_places,
 };
 
 use super::found::{found, place_of, running};
-use super::public::without_places;
 use super::{start, tail, users};
 use crate::bucket::BucketAccess;
 use crate::environment::Environment;
@@ -30,6 +29,8 @@ use crate::unmounting::{self, Liveness};
 
 /// How long the process of an unmounted volume may take to save its state and end.
 const END_DEADLINE: Duration = Duration::from_secs(90);
+/// Permissions of folders that are made to mount on.
+const FOLDER_MODE: u32 = 0o755;
 /// How often a process is looked at that cannot be watched.
 const WATCH_POLL: Duration = Duration::from_secs(1);
 
@@ -199,8 +200,20 @@ impl MountHost for Machinery {
 }
 
 /// The path that the mount table will show, as far as it exists already.
+///
+/// # Errors
+/// [`ApiError::InvalidRequest`] for a path below another mount: looking there may take for ever.
 fn resolved(path: &Path) -> Result<PathBuf, ApiError> {
     let table = MountTable::read().map_err(|error| broke(&error))?;
+    let below = table
+        .over(path)
+        .filter(|over| over.kind.starts_with("fuse") && over.mountpoint != path);
+    if let Some(over) = below {
+        return Err(ApiError::InvalidRequest(format!(
+            "path lies on the mount {}; choose a place outside of it",
+            over.mountpoint.display()
+        )));
+    }
     if let Ok(resolved) = resolve(path, &table) {
         return Ok(resolved);
     }
@@ -253,8 +266,14 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
     if table.at(path).is_some() {
         return Ok(());
     }
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    made.map_err(|error| Failure::Mount(format!("the path cannot be made: {error}")))
+    let failed = |error: io::Error| Failure::Mount(format!("the path cannot be made: {error}"));
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        std::fs::create_dir(folder).map_err(failed)?;
+        // Others may use the mount if its options let them; what this process makes is its own otherwise.
+        std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Unmounts `path` and waits for the end of its process.

@@ -2,7 +2,6 @@
 
 mod found;
 mod host;
-mod public;
 mod start;
 mod tail;
 mod users;

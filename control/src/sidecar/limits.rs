@@ -9,14 +9,16 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 
 use crate::error::ApiError;
+use crate::wire::Caller;
 
-/// Keys that are remembered before those that would be allowed anything are forgotten.
+/// Most keys that are remembered. Those that would be allowed anything are forgotten then; when all of them have just been
+/// used, no further one is let in.
 const KEYS_MAX: usize = 4096;
 
 /// Requests in a second; each is also the largest burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// In all.
+    /// In all, over TCP and over the Unix socket each: whoever floods the one must not lock out the other.
     pub all: NonZeroU32,
     /// With one token.
     pub token: NonZeroU32,
@@ -40,7 +42,8 @@ type Direct = RateLimiter<NotKeyed, InMemoryState, DefaultClock, NoOpMiddleware>
 /// Counts requests.
 #[derive(Debug)]
 pub(super) struct Limits {
-    all: Direct,
+    local: Direct,
+    remote: Direct,
     tokens: DefaultKeyedRateLimiter<String>,
     attempts: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
@@ -49,19 +52,24 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(rates: Rates) -> Self {
         Self {
-            all: RateLimiter::direct(Quota::per_second(rates.all)),
+            local: RateLimiter::direct(Quota::per_second(rates.all)),
+            remote: RateLimiter::direct(Quota::per_second(rates.all)),
             tokens: RateLimiter::keyed(Quota::per_second(rates.token)),
             attempts: RateLimiter::keyed(Quota::per_second(rates.authentication)),
             clock: DefaultClock::default(),
         }
     }
 
-    /// One more request.
+    /// One more request of `caller`.
     ///
     /// # Errors
     /// [`ApiError::RateLimited`], as for all of these.
-    pub(super) fn request(&self) -> Result<(), ApiError> {
-        self.all
+    pub(super) fn request(&self, caller: Caller) -> Result<(), ApiError> {
+        let limiter = match caller {
+            Caller::Unix(_) => &self.local,
+            Caller::Tcp(_) => &self.remote,
+        };
+        limiter
             .check()
             .map_err(|until| self.refusal("requests", &until))
     }
@@ -84,6 +92,9 @@ impl Limits {
     ) -> Result<(), ApiError> {
         if limiter.len() >= KEYS_MAX {
             limiter.retain_recent();
+            if limiter.len() >= KEYS_MAX {
+                return Err(refused(what, Duration::ZERO));
+            }
         }
         limiter
             .check_key(&key.to_owned())
@@ -95,13 +106,16 @@ impl Limits {
         what: &str,
         until: &NotUntil<<DefaultClock as governor::clock::Clock>::Instant>,
     ) -> ApiError {
-        let wait = until.wait_time_from(self.clock.now());
-        ApiError::RateLimited {
-            message: format!(
-                "too many {what}; wait as long as Retry-After says, then go on more slowly"
-            ),
-            retry_after_s: wait.max(Duration::from_secs(1)).as_secs_f64().ceil() as u64,
-        }
+        refused(what, until.wait_time_from(self.clock.now()))
+    }
+}
+
+fn refused(what: &str, wait: Duration) -> ApiError {
+    ApiError::RateLimited {
+        message: format!(
+            "too many {what}; wait as long as Retry-After says, then go on more slowly"
+        ),
+        retry_after_s: wait.max(Duration::from_secs(1)).as_secs_f64().ceil() as u64,
     }
 }
 
@@ -120,8 +134,11 @@ mod tests {
             token: rate(2),
             authentication: rate(1),
         });
+        let remote = Caller::Tcp("127.0.0.1:9".parse().unwrap());
         // A burst of more than a second's worth within far less than a second.
-        let refused = (0..1000).filter_map(|_| limits.request().err()).next_back();
+        let refused = (0..1000)
+            .filter_map(|_| limits.request(remote).err())
+            .next_back();
         let refused = refused.expect("a burst is refused");
         assert!(
             matches!(
@@ -133,11 +150,26 @@ mod tests {
             ),
             "{refused:?}"
         );
+        limits.request(Caller::Unix(None)).unwrap();
         let refused = (0..1000).filter(|_| limits.token("a").is_err()).count();
         assert!(refused > 900, "{refused}");
         limits.token("b").unwrap();
         limits.attempt("1.2.3.4").unwrap();
         assert!((0..1000).any(|_| limits.attempt("1.2.3.4").is_err()));
         limits.attempt("1.2.3.5").unwrap();
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let limits = Limits::new(Rates {
+            all: rate(1),
+            token: rate(1),
+            authentication: rate(1),
+        });
+        let refused = (0..KEYS_MAX + 100)
+            .filter(|n| limits.attempt(&n.to_string()).is_err())
+            .count();
+        // A few may have been forgotten in the meantime, and made room.
+        assert!(limits.attempts.len() <= KEYS_MAX, "{refused} were refused");
     }
 }

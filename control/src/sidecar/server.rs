@@ -96,9 +96,27 @@ pub async fn serve_control(
     let cors = cors(&settings.origins)?;
     let store = Store::open(&settings.folder)?;
     let unix = listen_unix(&settings).await?;
+    let ended = serve_on(unix, &settings, store, cors, (host, clock), ready, shutdown).await;
+    // Another one cannot have taken it: the lock of the folder is held until the end.
+    if let Err(error) = std::fs::remove_file(&settings.socket) {
+        tracing::debug!(%error, "the socket is already gone");
+    }
+    ended
+}
+
+/// Everything between listening and the end of it.
+async fn serve_on(
+    unix: UnixListener,
+    settings: &Settings,
+    store: Store,
+    cors: Option<CorsLayer>,
+    (host, clock): (Arc<dyn MountHost>, Arc<dyn Clock>),
+    ready: impl FnOnce(&Listening),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let group = std::fs::metadata(&settings.socket)?.gid();
     let auth = Auth::new(&settings.auth, group, Arc::clone(&clock))?;
-    let tcp = listen_tcp(&settings, &auth).await?;
+    let tcp = listen_tcp(settings, &auth).await?;
     let database = |error: ApiError| StartError::Database(error.to_string());
     let events = EventLog::open(store.clone(), Arc::clone(&clock))
         .await
@@ -124,7 +142,7 @@ pub async fn serve_control(
         workspace: settings.workspace.clone(),
         mounts_max: settings.mounts_max,
     };
-    let (mounts, supervising) = Mounts::start(parts, stopping.clone())
+    let (mounts, mut supervising) = Mounts::start(parts, stopping.clone())
         .await
         .map_err(database)?;
     let app = App(Arc::new(AppParts {
@@ -147,21 +165,20 @@ pub async fn serve_control(
     let serving = serve_both(unix, tcp, router, stopping);
     tokio::pin!(serving);
     tokio::select! {
-        () = &mut serving => {}
+        () = &mut serving => Ok(()),
         () = shutdown => {
-            events.add(kinds::SIDECAR_STOPPED, None, "the sidecar ends; mounts go on without it".into()).await;
+            let text = "the sidecar ends; mounts go on without it";
+            events.add(kinds::SIDECAR_STOPPED, None, text.into()).await;
             stop.send_replace(true);
             serving.await;
+            (&mut supervising).await.map_err(|_| StartError::BrokeDown)
+        }
+        _ = &mut supervising => {
+            stop.send_replace(true);
+            serving.await;
+            Err(StartError::BrokeDown)
         }
     }
-    if supervising.await.is_err() {
-        tracing::error!("the supervisor broke down");
-    }
-    // Another one cannot have taken it: the lock of the folder is held until the end.
-    if let Err(error) = std::fs::remove_file(&settings.socket) {
-        tracing::debug!(%error, "the socket is already gone");
-    }
-    Ok(())
 }
 
 async fn serve_both(
@@ -288,7 +305,12 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, StartError> {
 }
 
 /// Refuses what is too much, and measures the rest.
-async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn count(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = request.method().as_str().to_owned();
     let route = request
@@ -296,7 +318,7 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
         .get::<MatchedPath>()
         .map_or("other", MatchedPath::as_str)
         .to_owned();
-    let response = match app.limits.request() {
+    let response = match app.limits.request(caller) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };

@@ -1,8 +1,8 @@
-//! Why the sidecar does not start. Every text says what to do.
+//! Why the sidecar does not start, or go on. Every text says what to do.
 
 use std::io;
 
-/// Why the sidecar does not start.
+/// Why the sidecar does not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another sidecar has the folder. Fix.
@@ -40,6 +40,11 @@ pub enum StartError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// It ran, and cannot go on. Start it again.
+    #[error(
+        "mounts are not supervised any more, so the sidecar ends; start it again, mounts go on meanwhile"
+    )]
+    BrokeDown,
     /// A setting makes no sense. Fix.
     #[error("{0}")]
     Setting(String),

@@ -16,7 +16,8 @@ use super::types::LogLines;
 use crate::error::ApiError;
 use crate::socket::bind_volume_socket;
 use crate::volume::{
-    BudgetReport, BudgetRequest, DropReport, SyncReport, VolumeApi, VolumeStatus, serve_volume,
+    BudgetReport, BudgetRequest, DropReport, LastError, SyncReport, VolumeApi, VolumeStatus,
+    serve_volume,
 };
 
 /// How long anything may take before it counts as hanging.
@@ -275,6 +276,10 @@ impl VolumeApi for FakeVolume {
         };
         status.volume.state_dir = "/secret/place".into();
         status.store.put.requests = 17;
+        status.last_error = Some(LastError {
+            at_ms: 1,
+            message: "cannot read /secret/place/meta from s3://bucket".into(),
+        });
         Ok(status)
     }
 

@@ -18,6 +18,8 @@ use crate::socket::connect;
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 /// Longest line of a streamed answer.
 const LINE_MAX: usize = 1024 * 1024;
+/// Longest silence of a streamed answer; servers send something more often than that.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long the other side may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -227,7 +229,14 @@ impl Streamed {
                     "a line of the answer is too long".into(),
                 ));
             }
-            let Some(frame) = self.body.frame().await else {
+            let frame = tokio::time::timeout(SILENCE_MAX, self.body.frame()).await;
+            let frame = frame.map_err(|_| {
+                ApiError::DeadlineExceeded(format!(
+                    "nothing was heard for {} s; the other side may be stopped",
+                    SILENCE_MAX.as_secs()
+                ))
+            })?;
+            let Some(frame) = frame else {
                 return Ok(None);
             };
             let frame = frame.map_err(|error| {

@@ -28,9 +28,9 @@ pub(in crate::sidecar) async fn health(
 ) -> Response {
     let store = match app.store.trouble() {
         None => PartHealth::OK,
-        Some(reason) => PartHealth {
+        Some(_) => PartHealth {
             status: HealthStatus::Down,
-            reason: Some(reason),
+            reason: Some("control.db cannot be used; the sidecar's log says why".into()),
         },
     };
     let mut parts = HealthParts {

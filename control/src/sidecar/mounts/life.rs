@@ -15,6 +15,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// A mount that ran for so long works; what failed before does not count any more.
 const STEADY: Duration = Duration::from_secs(60);
 
+/// So many failures in a row are no accident. After a sidecar was killed in the middle of a mount, the next one's first
+/// attempts meet the process that it had started, and then find it.
+const FAILING: u32 = 3;
+
 /// How far a mount is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -101,6 +105,11 @@ impl Life {
             Phase::Unmounting { found } => found.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether it has failed so often in a row that whoever waits for it should be told.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures >= FAILING
     }
 
     /// The moment at which [`Input::Tick`] does something.

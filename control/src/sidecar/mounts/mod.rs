@@ -1,5 +1,6 @@
 //! The mounts of this machine: wanted ones are kept mounted, all are watched and share its disk and memory.
 
+mod entry;
 mod life;
 mod orders;
 mod supervisor;
@@ -12,15 +13,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::host::{FoundMount, MountHost};
+use super::public::without_places;
 use super::types::{
     HealthStatus, LogLines, Mount, MountDetails, MountRequest, MountState, MountSyncRequest,
     MountSynced, PartHealth, UnmountRequest,
 };
 use crate::error::ApiError;
-use crate::volume::{SyncRequest, VolumeClient};
+use crate::volume::{SyncRequest, VolumeClient, VolumeStatus};
 
+pub(super) use entry::View;
+pub(super) use supervisor::Parts;
 use supervisor::{Message, Supervisor, no_such_mount};
-pub(super) use supervisor::{Parts, View};
 
 /// Messages that wait for the supervisor; whoever sends one more waits itself.
 const INBOX: usize = 256;
@@ -95,11 +98,7 @@ impl Mounts {
         let (status, status_error) = match &view.found {
             None => (None, None),
             Some(found) => match work::status_of(&found.socket).await {
-                Ok(mut status) => {
-                    // A folder of the machine, which is nobody's business here.
-                    status.volume.state_dir = String::new();
-                    (Some(status), None)
-                }
+                Ok(status) => (Some(public_status(status, &view.mount)), None),
                 Err(error) => (None, Some(error.to_string())),
             },
         };
@@ -149,6 +148,14 @@ impl Mounts {
 
     /// How well the mounts work.
     pub(super) fn health(&self) -> PartHealth {
+        if self.inbox.is_closed() {
+            return PartHealth {
+                status: HealthStatus::Down,
+                reason: Some(
+                    "mounts are not supervised any more; the sidecar's log says why".into(),
+                ),
+            };
+        }
         let views = self.views();
         let troubles: Vec<String> = views.iter().filter_map(trouble).collect();
         match troubles.is_empty() {
@@ -195,6 +202,19 @@ impl Mounts {
     }
 }
 
+/// The status without the places of the machine, which are nobody's business here.
+fn public_status(mut status: VolumeStatus, mount: &Mount) -> VolumeStatus {
+    let named = [mount.source.as_str(), mount.path.as_str()];
+    status.volume.state_dir = String::new();
+    if let Some(error) = &mut status.last_error {
+        error.message = without_places(&error.message, &named);
+    }
+    status.read_only = status
+        .read_only
+        .map(|reason| without_places(&reason, &named));
+    status
+}
+
 /// The mount, with the time until it is tried again.
 fn timed(view: &View, now: Instant) -> Mount {
     let left = view.retry_at.map(|at| at.saturating_duration_since(now));
@@ -214,14 +234,11 @@ fn trouble(view: &View) -> Option<String> {
             mount.error.as_deref().unwrap_or("no reason is known")
         )),
         (MountState::Mounted, Some(Err(error))) => Some(format!("{name}: {error}")),
-        (MountState::Mounted, Some(Ok(status)))
-            if !mount.options.iter().any(|option| option == "ro") =>
-        {
-            status
-                .read_only
-                .as_ref()
-                .map(|reason| format!("{name} takes no writes: {reason}"))
-        }
+        // A volume that is only read has no epoch.
+        (MountState::Mounted, Some(Ok(status))) if status.epoch > 0 => status
+            .read_only
+            .as_ref()
+            .map(|reason| format!("{name} takes no writes: {reason}")),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::supervisor::Entry;
+use super::entry::Entry;
 use crate::error::ApiError;
 use crate::sidecar::host::{CheckedOrder, MountHost, MountOrder};
 use crate::sidecar::names;

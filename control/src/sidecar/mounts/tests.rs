@@ -591,6 +591,29 @@ async fn unmounting_takes_it_away_for_good_or_leaves_it_as_it_was() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_what_another_process_is_mounting_gets_that() {
+    let rig = start(FakeHost::new()).await;
+    rig.add("s3://bucket").await.unwrap();
+    rig.host.end("/workspace/bucket", Ending::Orderly);
+    until("it is noticed", || {
+        rig.mounts.views()[0].mount.state == MountState::Stopped
+    })
+    .await;
+    let locked = ApiError::MountFailed("it is locked by another process".into());
+    rig.host.fail_next(locked.clone());
+    rig.host.fail_next(locked);
+    let mounts = rig.mounts.clone();
+    let asked = tokio::spawn(async move { mounts.add(request("s3://bucket")).await });
+    until("the first attempt has failed", || {
+        rig.host.started().len() == 2
+    })
+    .await;
+    let found = rig.host.mount_by_hand("s3://bucket", "/workspace/bucket");
+    let mount = asked.await.unwrap().unwrap();
+    assert_eq!((mount.pid, mount.managed), (Some(found.pid), true));
+}
+
+#[tokio::test]
 async fn an_unmount_that_was_cut_off_is_finished_by_the_next_sidecar() {
     let rig = start(FakeHost::new()).await;
     rig.add("s3://one").await.unwrap();
@@ -698,6 +721,8 @@ async fn details_come_from_the_volume_without_places_of_the_machine() {
     let status = details.status.unwrap();
     assert_eq!(status.memory_resident_bytes, 4321);
     assert_eq!(status.volume.state_dir, "");
+    let error = status.last_error.unwrap().message;
+    assert_eq!(error, "cannot read (a path) from s3://bucket");
     assert_eq!(
         rig.mounts.details("other").await.unwrap_err().code(),
         "not_found"

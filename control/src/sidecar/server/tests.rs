@@ -523,6 +523,39 @@ async fn over_tcp_only_those_with_a_token_get_anything() {
 }
 
 #[tokio::test]
+async fn over_tcp_signed_sessions_are_taken_and_forged_ones_are_not() {
+    let running = start(true).await;
+    let now = WallClock.now_ms() / 1000;
+    let signed = |expires: u64, secret: &str| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        let claims = json!({"sub": "u", "exp": expires});
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let good = signed(now + 3600, SECRET);
+    let (_, claims) = good.split_once('.').unwrap();
+    let (claims, signature) = claims.split_once('.').unwrap();
+    // The header is {"alg":"none"}.
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{claims}.");
+    let with_signature = format!("eyJhbGciOiJub25lIn0.{claims}.{signature}");
+    for (token, status) in [
+        (good.clone(), 200),
+        (signed(now - 3600, SECRET), 401),
+        (
+            signed(now + 3600, "another secret of more than 32 bytes"),
+            401,
+        ),
+        (unsigned, 401),
+        (with_signature, 401),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let answer = running
+            .tcp("GET", "/mounts", &[("authorization", &bearer)], "")
+            .await;
+        assert_eq!(answer.status, status, "{token}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn health_is_open_and_tells_reasons_only_to_those_who_may_know() {
     let running = start(true).await;
     running

@@ -1,8 +1,9 @@
-//! What of a mount's message a client of the sidecar may see: no folder and no address of this machine but those that it
-//! named itself.
+//! What of a message a client of the sidecar may see: no folder and no address of this machine but those that it named
+//! itself.
 
 /// `text` with every path and address replaced that is not in `named`.
-pub(super) fn without_places(text: &str, named: &[&str]) -> String {
+#[must_use]
+pub fn without_places(text: &str, named: &[&str]) -> String {
     let known = |word: &str| {
         named
             .iter()
