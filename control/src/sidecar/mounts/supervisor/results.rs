@@ -15,7 +15,7 @@ use crate::volume::VolumeStatus;
 
 impl Supervisor {
     pub(super) async fn came(&mut self, name: &str, came: Result<FoundMount, ApiError>) {
-        let told = came.as_ref().map(Clone::clone).map_err(ToString::to_string);
+        let told = came.clone().map_err(|error| error.to_string());
         self.tell(name, Input::Came(told)).await;
         let Some(entry) = self.entries.get_mut(name) else {
             return;
