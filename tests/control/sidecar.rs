@@ -143,8 +143,8 @@ impl Sidecar {
     /// The mount called `name`, as listed.
     pub(crate) fn listed(&self, name: &str) -> Option<Value> {
         let list = self.ask("GET", "/mounts", "").success();
-        let mounts = list["mounts"].as_array().unwrap().iter();
-        mounts.cloned().find(|mount| mount["name"] == name)
+        let mut mounts = list["mounts"].as_array().unwrap().iter();
+        mounts.find(|mount| mount["name"] == name).cloned()
     }
 
     /// The kinds of the events about `mount`, oldest first.
