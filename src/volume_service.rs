@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use weldrfs_control::{
-    API_VERSION, ApiError, DropReport, GcReport, SyncReport, VolumeApi, VolumeStatus,
+    API_VERSION, ApiError, BudgetReport, BudgetRequest, DropReport, GcReport, SyncReport,
+    VolumeApi, VolumeStatus,
 };
 
 use crate::mounting::OpenVolume;
@@ -92,6 +93,18 @@ impl VolumeApi for VolumeService {
             tracing::warn!(why, "a round of gc did not end");
             ApiError::Internal(why)
         })
+    }
+
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        let volume = self.volume.clone();
+        // A smaller budget deletes files.
+        let report = blocking(move || volume.set_budget(budget)).await?;
+        tracing::info!(
+            cache_bytes = report.cache_bytes,
+            frame_cache_bytes = report.frame_cache_bytes,
+            "the caches have another size"
+        );
+        Ok(report)
     }
 }
 
