@@ -3,13 +3,17 @@
 //!
 //! mount.fuse3 calls `weldrfs SOURCE MOUNTPOINT -o OPTIONS`; mount(8) calls a helper by the name `mount.fuse.weldrfs`.
 
+mod control;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{fsck, mount, restore, snapshot, umount, volumes};
+use crate::commands::{
+    control as sidecar, events, fsck, mount, mounts, restore, snapshot, umount, volumes,
+};
 use crate::{moment, options};
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -72,6 +76,24 @@ pub(crate) enum Invocation {
         request: restore::Request,
         state_dir: Option<PathBuf>,
     },
+    Control {
+        request: sidecar::Request,
+        state_dir: Option<PathBuf>,
+    },
+    Token {
+        request: sidecar::TokenRequest,
+        state_dir: Option<PathBuf>,
+    },
+    OpenApi,
+    Mounts {
+        request: mounts::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
+    Events {
+        request: events::Request,
+        socket: Option<PathBuf>,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -114,6 +136,12 @@ enum Command {
     Fsck(FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
     Gc(GcArgs),
+    /// Run the sidecar: an API that mounts volumes, keeps them mounted and tells what happens
+    Control(Box<control::ControlArgs>),
+    /// Ask the sidecar to mount, unmount and sync volumes
+    Mounts(control::MountsArgs),
+    /// Follow what the sidecar tells
+    Events(control::EventsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -564,6 +592,9 @@ impl From<Command> for Invocation {
                 },
                 state_dir: restore.state.state_dir,
             },
+            Command::Control(control) => (*control).into(),
+            Command::Mounts(mounts) => mounts.into(),
+            Command::Events(events) => events.into(),
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {
                 path: mountpoint,
                 state_dir: state.state_dir,

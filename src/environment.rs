@@ -41,10 +41,17 @@ const MOUNT_VARIABLES: [&str; 27] = [
     "UPLOAD_DELAY",
     "MAX_UPLOADS",
 ];
+/// Variables that say how the sidecar works.
+const SIDECAR_VARIABLES: [&str; 4] = [
+    "WORKSPACE_BASE",
+    "PORT",
+    "CORS_ORIGIN",
+    "BETTER_AUTH_SECRET",
+];
 /// One more, on its own because it holds many options.
 const OPTIONS_VARIABLE: &str = "FS_MOUNT_OPTIONS";
 
-/// The variables about mounting that are set, and not empty. Their values may be secrets and are never shown.
+/// The variables about mounting and the sidecar that are set, and not empty. Their values may be secrets and are never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Variables(BTreeMap<&'static str, String>);
 
@@ -55,7 +62,10 @@ impl Variables {
     }
 
     fn read(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let names = MOUNT_VARIABLES.into_iter().chain([OPTIONS_VARIABLE]);
+        let names = MOUNT_VARIABLES
+            .into_iter()
+            .chain(SIDECAR_VARIABLES)
+            .chain([OPTIONS_VARIABLE]);
         let set = names.filter_map(|name| {
             // What is not UTF-8 is shown to the parser as what it looks like, and refused there by name.
             let value = variable(name)?.to_string_lossy().into_owned();
@@ -88,7 +98,7 @@ pub(crate) struct Environment {
     pub(crate) run_dir: Option<PathBuf>,
     /// Folders to look for programs in.
     pub(crate) program_dirs: Vec<PathBuf>,
-    /// What the variables say about mounting.
+    /// What the variables say about mounting and the sidecar.
     pub(crate) variables: Variables,
 }
 

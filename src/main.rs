@@ -16,6 +16,7 @@ mod options;
 mod preflight;
 mod registry;
 mod report;
+mod sidecar;
 mod source;
 mod unmounting;
 mod volume_service;
@@ -93,6 +94,21 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
             to,
             state_dir,
         } => commands::snapshot::clone(&from, &to, &registry(state_dir)),
+        Invocation::Control { request, state_dir } => {
+            commands::control::run(request, state_dir, environment)
+        }
+        Invocation::Token { request, state_dir } => {
+            commands::control::token(request, state_dir, environment)
+        }
+        Invocation::OpenApi => report::print(&weldrfs_control::openapi_text()),
+        Invocation::Mounts {
+            request,
+            socket,
+            as_json,
+        } => commands::mounts::run(request, socket, as_json, environment),
+        Invocation::Events { request, socket } => {
+            commands::events::run(&request, socket, environment)
+        }
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

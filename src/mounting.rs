@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use weldrfs_control::{
-    Behind, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus, StoreStatus,
-    SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
+    Behind, BudgetReport, BudgetRequest, CacheStatus, DropReport, GcAmount, GcReport, LastError,
+    LsnStatus, StoreStatus, SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
 };
 
 use crate::bucket::{BucketAccess, Keys};
@@ -91,6 +91,7 @@ impl OpenVolume {
             dirty_metadata_bytes: status.dirty_metadata_bytes,
             cache: CacheStatus {
                 frame_bytes: status.frame_bytes,
+                frame_budget_bytes: status.frame_budget_bytes,
                 frame_hits: status.frame_hits,
                 frame_misses: status.frame_misses,
                 pack_bytes: status.pack_bytes,
@@ -152,6 +153,17 @@ impl OpenVolume {
             rewritten: amount(report.rewritten),
             unnamed: amount(report.unnamed),
         })
+    }
+
+    /// Changes how much the caches of file content may hold, and says what holds now.
+    pub(crate) fn set_budget(&self, budget: BudgetRequest) -> BudgetReport {
+        self.0
+            .set_budget(budget.cache_bytes, budget.frame_cache_bytes);
+        let status = self.0.status();
+        BudgetReport {
+            cache_bytes: status.pack_budget_bytes,
+            frame_cache_bytes: status.frame_budget_bytes,
+        }
     }
 
     /// Flushes everything locally and ends the volume's threads.

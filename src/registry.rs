@@ -41,7 +41,7 @@ impl MountRecord {
     /// Whether the process that wrote this still runs.
     pub(crate) fn is_running(&self) -> bool {
         boot_id().is_ok_and(|now| now == self.boot_id)
-            && started_ticks(self.pid).is_ok_and(|ticks| ticks == self.pid_started_ticks)
+            && is_process(self.pid, self.pid_started_ticks)
     }
 
     /// Whether this is the record of the mount on `mountpoint`.
@@ -200,7 +200,13 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-fn boot_id() -> io::Result<String> {
+/// Whether the process `pid` that was started at these ticks of the kernel still runs.
+pub(crate) fn is_process(pid: u32, started: u64) -> bool {
+    started_ticks(pid).is_ok_and(|ticks| ticks == started)
+}
+
+/// Names the time since the machine was started.
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())

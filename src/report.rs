@@ -31,6 +31,31 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Rows below their names, in columns as wide as they need to be; `empty` where there are none.
+pub(crate) fn table(names: &[&str], rows: &[Vec<String>], empty: &str) -> String {
+    if rows.is_empty() {
+        return format!("{empty}\n");
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widths = cells.map(|cell| cell.chars().count());
+        widths.chain([names[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..names.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let head = line(names.to_vec());
+    let rows = rows
+        .iter()
+        .map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(head).chain(rows).collect()
+}
+
 /// A number of bytes with three digits and a unit, powers of 1024.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -86,7 +111,10 @@ pub(crate) fn volume(status: &VolumeStatus) -> String {
         "volume",
         format!("{} (format {})", volume.id, volume.format_version),
     );
-    line("state", volume.state_dir.clone());
+    // The sidecar does not tell folders of its machine.
+    if !volume.state_dir.is_empty() {
+        line("state", volume.state_dir.clone());
+    }
     line(
         "process",
         format!(
@@ -198,6 +226,14 @@ fn requests(name: &str, verb: VerbStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_to_be() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        let text = table(&["A", "LONG"], &[row("wider", "x"), row("y", "")], "none");
+        assert_eq!(text, "A      LONG\nwider  x\ny\n");
+        assert_eq!(table(&["A"], &[], "none"), "none\n");
+    }
 
     #[test]
     fn sizes_have_three_digits() {

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use weldrfs_control::{
-    API_VERSION, ApiError, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
-    GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
-    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi, VolumeStatus,
+    API_VERSION, ApiError, BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport,
+    DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi,
+    VolumeStatus,
 };
 
 use crate::mounting::OpenVolume;
@@ -127,6 +128,18 @@ impl VolumeApi for VolumeService {
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.clone_tree(&request)).await?
+    }
+
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        let volume = self.volume.clone();
+        // A smaller budget deletes files.
+        let report = blocking(move || volume.set_budget(budget)).await?;
+        tracing::info!(
+            cache_bytes = report.cache_bytes,
+            frame_cache_bytes = report.frame_cache_bytes,
+            "the caches have another size"
+        );
+        Ok(report)
     }
 }
 

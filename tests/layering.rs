@@ -211,11 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_adapter_uses_fuser_and_only_one_module_the_engine() {
+    fn only_one_module_of_each_crate_uses_what_the_rest_must_not_know() {
         for (folder, library, home) in [
             ("fs/src", "fuser", "fs/src/adapter/"),
             ("src", "weldrfs_fs", "src/mounting"),
             ("benches", "fuser", "benches/floor/"),
+            ("control/src", "rusqlite", "control/src/sidecar/store/"),
         ] {
             let (inside, outside): (Vec<_>, Vec<_>) = uses(&root().join(folder), library)
                 .into_iter()

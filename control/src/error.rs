@@ -1,8 +1,9 @@
-//! Errors of the volume API, and the one place that maps them to HTTP and back.
+//! Errors of both APIs, that of a volume and that of the sidecar, and the one place that maps them to HTTP and back.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What the receiver of an error should do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,19 +52,51 @@ pub enum ApiError {
     /// The volume's answer could not be understood. Give up: another version, or damage.
     #[error("{0}")]
     BadAnswer(String),
-    /// A fault of the volume's own. Give up; its log says more.
+    /// Nobody knows who asks. Fix: send a token.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// It is known who asks, and they may not. Fix.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What is asked for contradicts what is there. Fix the request, or what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// Somebody uses it. Fix: end that first.
+    #[error("{0}")]
+    InUse(String),
+    /// As many as there may be are there. Fix: remove one, or raise the setting.
+    #[error("{0}")]
+    LimitReached(String),
+    /// It is known and does not run at the moment. Retry, or fix what its state says.
+    #[error("{0}")]
+    NotMounted(String),
+    /// The mount did not come. Fix what the message names.
+    #[error("{0}")]
+    MountFailed(String),
+    /// Too many requests. Retry after so many seconds.
+    #[error("{message}")]
+    RateLimited {
+        /// What to do.
+        message: String,
+        /// Seconds to wait, at least 1.
+        retry_after_s: u64,
+    },
+    /// The sidecar's database cannot be read or written. Retry; its log says more.
+    #[error("{0}")]
+    DatabaseUnavailable(String),
+    /// A fault of the program's own. Give up; its log says more.
     #[error("{0}")]
     Internal(String),
 }
 
 /// The JSON that every error is sent as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable name of the kind of error.
     pub code: String,
     /// What happened and what to do about it.
     pub message: String,
-    /// Names this request in the log of the volume.
+    /// Names this request in the log of whoever answered.
     pub request_id: String,
 }
 
@@ -84,6 +117,17 @@ impl ApiError {
             Self::ShuttingDown(_) => ("shutting_down", StatusCode::SERVICE_UNAVAILABLE),
             Self::Unreachable(_) => ("unreachable", StatusCode::BAD_GATEWAY),
             Self::BadAnswer(_) => ("bad_answer", StatusCode::BAD_GATEWAY),
+            Self::Unauthorized(_) => ("unauthorized", StatusCode::UNAUTHORIZED),
+            Self::Forbidden(_) => ("forbidden", StatusCode::FORBIDDEN),
+            Self::Conflict(_) => ("conflict", StatusCode::CONFLICT),
+            Self::InUse(_) => ("in_use", StatusCode::CONFLICT),
+            Self::LimitReached(_) => ("limit_reached", StatusCode::CONFLICT),
+            Self::NotMounted(_) => ("not_mounted", StatusCode::CONFLICT),
+            Self::MountFailed(_) => ("mount_failed", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::RateLimited { .. } => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
+            Self::DatabaseUnavailable(_) => {
+                ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -104,16 +148,25 @@ impl ApiError {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::DeadlineExceeded(_) | Self::StoreUnavailable(_) | Self::ShuttingDown(_) => {
-                Advice::Retry
-            }
+            Self::DeadlineExceeded(_)
+            | Self::StoreUnavailable(_)
+            | Self::ShuttingDown(_)
+            | Self::NotMounted(_)
+            | Self::RateLimited { .. }
+            | Self::DatabaseUnavailable(_) => Advice::Retry,
             Self::InvalidRequest(_)
             | Self::NotFound(_)
             | Self::MethodNotAllowed(_)
             | Self::TooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::ReadOnly(_)
-            | Self::Unreachable(_) => Advice::Fix,
+            | Self::Unreachable(_)
+            | Self::Unauthorized(_)
+            | Self::Forbidden(_)
+            | Self::Conflict(_)
+            | Self::InUse(_)
+            | Self::LimitReached(_)
+            | Self::MountFailed(_) => Advice::Fix,
             Self::BadAnswer(_) | Self::Internal(_) => Advice::GiveUp,
         }
     }
@@ -148,6 +201,19 @@ impl ApiError {
             "shutting_down" => Self::ShuttingDown(message),
             "unreachable" => Self::Unreachable(message),
             "bad_answer" => Self::BadAnswer(message),
+            "unauthorized" => Self::Unauthorized(message),
+            "forbidden" => Self::Forbidden(message),
+            "conflict" => Self::Conflict(message),
+            "in_use" => Self::InUse(message),
+            "limit_reached" => Self::LimitReached(message),
+            "not_mounted" => Self::NotMounted(message),
+            "mount_failed" => Self::MountFailed(message),
+            "rate_limited" => Self::RateLimited {
+                message,
+                // The time itself is in a header, which only the client that was told it needs.
+                retry_after_s: 1,
+            },
+            "database_unavailable" => Self::DatabaseUnavailable(message),
             "internal" => Self::Internal(format!("{message} (request {request_id})")),
             _ => Self::BadAnswer(format!("{message} ({code}, request {request_id})")),
         }
@@ -158,6 +224,16 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.wire().1.into_response();
+        let headers = response.headers_mut();
+        match &self {
+            Self::RateLimited { retry_after_s, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            }
+            Self::Unauthorized(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -181,6 +257,18 @@ mod tests {
             ApiError::ShuttingDown(text()),
             ApiError::Unreachable(text()),
             ApiError::BadAnswer(text()),
+            ApiError::Unauthorized(text()),
+            ApiError::Forbidden(text()),
+            ApiError::Conflict(text()),
+            ApiError::InUse(text()),
+            ApiError::LimitReached(text()),
+            ApiError::NotMounted(text()),
+            ApiError::MountFailed(text()),
+            ApiError::RateLimited {
+                message: text(),
+                retry_after_s: 1,
+            },
+            ApiError::DatabaseUnavailable(text()),
         ]
     }
 
@@ -190,6 +278,28 @@ mod tests {
             assert!(error.status() >= 400);
             assert_eq!(ApiError::from_body(error.body("r-1")), error);
         }
+    }
+
+    #[test]
+    fn codes_are_told_apart() {
+        let mut codes: Vec<_> = all().iter().map(ApiError::code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all().len());
+    }
+
+    #[test]
+    fn whoever_has_to_wait_or_to_say_who_they_are_is_told_in_the_head() {
+        let limited = ApiError::RateLimited {
+            message: "slow down".into(),
+            retry_after_s: 7,
+        };
+        assert_eq!(limited.into_response().headers()["retry-after"], "7");
+        let unknown = ApiError::Unauthorized("who?".into());
+        assert_eq!(
+            unknown.into_response().headers()["www-authenticate"],
+            "Bearer"
+        );
     }
 
     #[test]

@@ -1,30 +1,31 @@
-//! The control plane's contract with a volume: the versioned HTTP API that every mount serves over its Unix socket.
+//! The control plane: the HTTP API that every mount serves over its Unix socket, and the sidecar that supervises mounts
+//! through it.
 //!
-//! This crate owns the API's types, its errors, the server and the client. It knows nothing of the engine, of FUSE or
-//! of SQLite: the binary implements [`VolumeApi`] with the volume it has open.
+//! This crate owns both APIs, their errors, servers and clients. It knows nothing of the engine and of FUSE: the binary
+//! implements [`VolumeApi`] with the volume it has open, and [`MountHost`] with the machine's processes.
 
-mod api;
-mod client;
 mod error;
-mod server;
-mod snapshots;
+mod sidecar;
 mod socket;
-mod status;
+mod volume;
+mod wire;
 
-pub use api::{
-    API_VERSION, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX,
-    SyncRequest, VolumeApi,
-};
-pub use client::{BlockingVolumeClient, VolumeClient};
 pub use error::{Advice, ApiError, ErrorBody};
-pub use server::serve_volume;
-pub use snapshots::{
-    CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
-    DifferenceKind, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
-    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+pub use sidecar::{
+    AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
+    Clock, Credentials, Ending, Event, Fixed, FoundMount, Health, HealthParts, HealthStatus,
+    Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost,
+    MountList, MountOrder, MountRequest, MountState, MountSyncRequest, MountSynced, NewToken,
+    PartHealth, Rates, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo, UnmountRequest,
+    WallClock, openapi_text, serve_control, without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
-pub use status::{
-    Behind, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus, StoreStatus,
-    SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
+pub use volume::{
+    API_VERSION, Behind, BlockingVolumeClient, BudgetReport, BudgetRequest, CACHE_BYTES_MIN,
+    CacheStatus, CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest,
+    DifferenceInfo, DifferenceKind, DropReport, DropRequest, FRAME_CACHE_BYTES_MIN, GC_DEADLINE,
+    GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
+    SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
+    SyncRequest, VerbStatus, VolumeApi, VolumeClient, VolumeIdentity, VolumeStatus, serve_volume,
 };

@@ -39,6 +39,11 @@ fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
 /// # Errors
 /// What the operating system says; also when `path` exists and is no socket.
 pub fn bind_volume_socket(path: &Path) -> io::Result<UnixListener> {
+    bind(path, 0o600)
+}
+
+/// The same with the permissions `mode`.
+pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => {
@@ -55,12 +60,12 @@ pub fn bind_volume_socket(path: &Path) -> io::Result<UnixListener> {
     }
     let (address, _folder) = short_path(path)?;
     let listener = UnixListener::bind(address)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok(listener)
 }
 
-/// Connects to the socket of a volume.
-pub(crate) async fn connect_volume_socket(path: &Path) -> io::Result<UnixStream> {
+/// Connects to a socket.
+pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     let (address, _folder) = short_path(path)?;
     UnixStream::connect(address).await
 }
@@ -76,7 +81,7 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         let path = deep.join(SOCKET_NAME);
         let listener = bind_volume_socket(&path).unwrap();
-        let (accepted, connected) = tokio::join!(listener.accept(), connect_volume_socket(&path));
+        let (accepted, connected) = tokio::join!(listener.accept(), connect(&path));
         accepted.unwrap();
         connected.unwrap();
         assert_eq!(
@@ -90,7 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(SOCKET_NAME);
         drop(bind_volume_socket(&path).unwrap());
-        assert!(connect_volume_socket(&path).await.is_err());
+        assert!(connect(&path).await.is_err());
         drop(bind_volume_socket(&path).unwrap());
 
         let file = dir.path().join("file");

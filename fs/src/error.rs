@@ -23,6 +23,9 @@ pub enum FsError {
     /// It did not come about before its deadline.
     #[error("{0}")]
     Late(&'static str),
+    /// A publication that was given up has arrived while the next one was made from what was there before it.
+    #[error("an earlier publication arrived late; the next one has all of this")]
+    Outrun,
     /// What is in a snapshot does not change.
     #[error("a snapshot does not change")]
     InSnapshot,
@@ -58,7 +61,7 @@ impl FsError {
             Self::Meta(error) => meta_errno(error),
             Self::Bytes(error) => bytes_errno(error),
             Self::Store(_) | Self::Foreign => libc::EIO,
-            Self::Late(_) => libc::ETIMEDOUT,
+            Self::Late(_) | Self::Outrun => libc::ETIMEDOUT,
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::Damaged(_) => libc::EIO,
             Self::InSnapshot => libc::EROFS,

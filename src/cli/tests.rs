@@ -114,3 +114,57 @@ fn the_definitions_are_sound() {
     Cli::command().debug_assert();
     Helper::command().debug_assert();
 }
+
+#[test]
+fn the_sidecar_and_its_clients_are_understood() {
+    let parsed = |line: &str| parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let listen = |line: &str| match parsed(line) {
+        Invocation::Control { request, .. } => request.listen,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(listen("weldrfs control"), None);
+    assert_eq!(listen("weldrfs control --listen"), Some(String::new()));
+    assert_eq!(
+        listen("weldrfs control --listen :1 --max-mounts 3"),
+        Some(":1".into())
+    );
+    assert!(matches!(
+        parsed("weldrfs control token create --name x --expires 2h --state-dir /s"),
+        Invocation::Token {
+            request: sidecar::TokenRequest::Create { expires: Some(span), .. },
+            state_dir: Some(_),
+        } if span == Duration::from_secs(7200)
+    ));
+    assert!(matches!(
+        parsed("weldrfs control openapi"),
+        Invocation::OpenApi
+    ));
+    for line in [
+        "weldrfs mounts --socket /s rm x --sync",
+        "weldrfs mounts rm x --sync --socket /s",
+    ] {
+        assert!(
+            matches!(
+                parsed(line),
+                Invocation::Mounts {
+                    request: mounts::Request::Remove { sync: true, .. },
+                    socket: Some(_),
+                    as_json: false,
+                }
+            ),
+            "{line}"
+        );
+    }
+    for line in [
+        "weldrfs control --listen :1 token list",
+        "weldrfs control --max-mounts 0",
+        "weldrfs control --rate 0",
+        "weldrfs control token",
+        "weldrfs mounts",
+        "weldrfs mounts sync x --timeout 0",
+        "weldrfs mounts logs x --lines 5001",
+        "weldrfs events --after -1",
+    ] {
+        refusal(line);
+    }
+}

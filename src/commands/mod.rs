@@ -1,9 +1,12 @@
 //! The commands, one per file. Each takes what the command line said and answers with success or a [`Failure`].
 
+pub(crate) mod control;
 pub(crate) mod drop_caches;
+pub(crate) mod events;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod mount;
+pub(crate) mod mounts;
 pub(crate) mod restore;
 mod serve;
 pub(crate) mod snapshot;

@@ -217,7 +217,9 @@ fn mounted(
         Err(_) => take_away(&unmounter),
     }
     let ended = wait_for_end(woken, &unmounter, announced.is_err());
-    registry.forget(record);
+    if ended.is_ok() {
+        registry.forget(record);
+    }
     announced.and(ended)
 }
 

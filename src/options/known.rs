@@ -395,14 +395,7 @@ fn set_fsname(options: &mut MountOptions, text: &str) -> Option<()> {
 }
 
 fn set_log_level(options: &mut MountOptions, text: &str) -> Option<()> {
-    options.log_level = match text {
-        "error" => LogLevel::Error,
-        "warn" => LogLevel::Warn,
-        "info" => LogLevel::Info,
-        "debug" => LogLevel::Debug,
-        "trace" => LogLevel::Trace,
-        _ => return None,
-    };
+    options.log_level = LogLevel::named(text)?;
     Some(())
 }
 

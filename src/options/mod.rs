@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use bucket::is_endpoint;
+pub(crate) use split::split;
 pub(crate) use values::span;
 use values::{FOREVER, KIB, MIB};
 pub(crate) use words::help;
@@ -53,6 +54,20 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl LogLevel {
+    /// The level called `name`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "error" => Self::Error,
+            "warn" => Self::Warn,
+            "info" => Self::Info,
+            "debug" => Self::Debug,
+            "trace" => Self::Trace,
+            _ => return None,
+        })
+    }
 }
 
 /// Where a bucket's name goes in a request.

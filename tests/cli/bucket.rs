@@ -100,7 +100,7 @@ fn a_bucket_that_holds_something_else_is_refused_with_the_way_out() {
 }
 
 /// Every name below `root` with its type, permissions and content.
-fn tree(root: &Path) -> Vec<(String, String)> {
+pub(crate) fn tree(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

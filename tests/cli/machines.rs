@@ -1,88 +1,13 @@
 //! Several machines and one volume: who may write it, what becomes of whoever lost it, and going back in time.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::bucket::{Bucket, source};
+use crate::machine::{two_machines, writes};
 use crate::s3_server::Settings;
-use crate::support::{Answer as Said, require_fuse, until};
-
-/// A machine: a state and a mountpoint of its own, and it knows of no other's mounts.
-struct Machine<'a> {
-    bucket: &'a Bucket,
-    name: &'static str,
-}
-
-impl Machine<'_> {
-    fn root(&self) -> PathBuf {
-        self.bucket.place.path(self.name)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.root().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.bucket.command("60", arguments);
-        let place = &self.bucket.place;
-        command
-            .env("WELDR_ENV_VOL", place.path(&format!("state-{}", self.name)))
-            .env("WELDRFS_RUN_DIR", place.path(&format!("run-{}", self.name)));
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Said {
-        Said::of(self.command(arguments).output().unwrap())
-    }
-
-    fn mount(&self, options: &str) -> Said {
-        let (source, root) = (source(), self.bucket.place.text(self.name));
-        match options {
-            "" => self.run(&["mount", &source, &root]),
-            options => self.run(&["mount", &source, &root, "-o", options]),
-        }
-    }
-
-    fn sync(&self) -> Said {
-        self.run(&["sync", &self.bucket.place.text(self.name)])
-    }
-
-    fn unmount(&self) {
-        self.run(&["umount", &self.bucket.place.text(self.name)])
-            .success();
-    }
-
-    fn signal(&self, signal: Signal) {
-        let status = self.run(&["status", "--json", &self.bucket.place.text(self.name)]);
-        let status: serde_json::Value = serde_json::from_str(&status.success().stdout).unwrap();
-        let pid = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
-    fn copies(&self) -> Vec<String> {
-        let state = self.bucket.place.path(&format!("state-{}", self.name));
-        let volumes = std::fs::read_dir(state).unwrap();
-        volumes
-            .flat_map(|volume| std::fs::read_dir(volume.unwrap().path()).unwrap())
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with("divergent-"))
-            .collect()
-    }
-}
-
-fn two_machines(bucket: &Bucket) -> (Machine<'_>, Machine<'_>) {
-    (
-        Machine { bucket, name: "m" },
-        Machine { bucket, name: "m2" },
-    )
-}
-
-fn writes(path: &std::path::Path) -> Result<(), Option<i32>> {
-    std::fs::write(path, "x").map_err(|error| error.raw_os_error())
-}
+use crate::support::{require_fuse, until};
 
 #[test]
 fn a_stopped_machine_that_was_overruled_writes_nothing_more_and_loses_nothing() {
@@ -92,13 +17,10 @@ fn a_stopped_machine_that_was_overruled_writes_nothing_more_and_loses_nothing() 
     old.mount("").success();
     std::fs::write(old.file("shared"), "1").unwrap();
     old.sync().success();
-    let pid = {
-        let status = old.run(&["status", "--json", &bucket.place.text("m")]);
-        let status: serde_json::Value = serde_json::from_str(&status.success().stdout).unwrap();
-        assert_eq!(status["epoch"], 1);
-        assert!(status["lease_left_ms"].as_u64().unwrap() > 600_000);
-        Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap()).unwrap()
-    };
+    let status = old.status();
+    assert_eq!(status["epoch"], 1);
+    assert!(status["lease_left_ms"].as_u64().unwrap() > 600_000);
+    let pid = old.pid();
     std::fs::write(old.file("unpublished"), "kept").unwrap();
     kill_process(pid, Signal::STOP).unwrap();
 
@@ -152,7 +74,7 @@ fn a_killed_machine_takes_its_own_volume_back_and_another_has_to_ask() {
     let (one, other) = two_machines(&bucket);
     one.mount("").success();
     std::fs::write(one.file("f"), "1").unwrap();
-    one.signal(Signal::KILL);
+    kill_process(one.pid(), Signal::KILL).unwrap();
     until("the mount is dead", || {
         rustix::fs::statvfs(one.root()).is_err()
     });
@@ -236,9 +158,7 @@ fn a_mount_that_has_five_seconds_to_stop_loses_nothing() {
     for n in 0..50 {
         std::fs::write(machine.file(&format!("f{n}")), format!("content {n}")).unwrap();
     }
-    let status = machine.run(&["status", "--json", &bucket.place.text("m")]);
-    let status: serde_json::Value = serde_json::from_str(&status.success().stdout).unwrap();
-    let pid = Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    let pid = machine.pid();
     // Nothing gets to the store before the end.
     bucket.server.set_latency(Duration::from_secs(60));
     kill_process(pid, Signal::TERM).unwrap();

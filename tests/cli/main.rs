@@ -8,11 +8,15 @@
 
 mod bad_input;
 mod bucket;
+mod clocks;
 mod damage;
 mod garbage;
 mod lifecycle;
+mod line;
+mod machine;
 mod machines;
 mod reach;
+mod rivals;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod standard_ways;

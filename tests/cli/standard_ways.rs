@@ -109,21 +109,46 @@ fn the_helper_works_in_another_namespace() {
 }
 
 #[test]
-fn systemd_understands_the_unit() {
+fn systemd_understands_the_units() {
     let place = Place::new();
-    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/systemd/weldrfs@.service");
-    let text = std::fs::read_to_string(unit).unwrap();
-    assert!(text.contains("/usr/local/bin/weldrfs mount "));
-    let here = place.path("weldrfs@work-project.service");
-    std::fs::write(&here, text.replace("/usr/local/bin/weldrfs", PROGRAM)).unwrap();
-    let said = std::process::Command::new("systemd-analyze")
-        .args(["verify", "--man=no"])
-        .arg(&here)
-        .output()
-        .expect("systemd-analyze, of the package systemd, can be run");
-    let complaints = String::from_utf8_lossy(&said.stderr);
-    assert!(
-        said.status.success() && complaints.is_empty(),
-        "{complaints}"
+    for (unit, instance, command) in [
+        ("weldrfs@.service", "weldrfs@work-project.service", "mount"),
+        (
+            "weldrfs-control.service",
+            "weldrfs-control.service",
+            "control",
+        ),
+    ] {
+        let kept = format!("{}/docs/systemd/{unit}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(kept).unwrap();
+        assert!(text.contains(&format!("/usr/local/bin/weldrfs {command}")));
+        let here = place.path(instance);
+        std::fs::write(&here, text.replace("/usr/local/bin/weldrfs", PROGRAM)).unwrap();
+        let said = std::process::Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&here)
+            .output()
+            .expect("systemd-analyze, of the package systemd, can be run");
+        let complaints = String::from_utf8_lossy(&said.stderr);
+        assert!(
+            said.status.success() && complaints.is_empty(),
+            "{unit}: {complaints}"
+        );
+    }
+}
+
+#[test]
+fn stopping_the_sidecars_unit_leaves_mounts_alone() {
+    let kept = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/systemd/weldrfs-control.service"
     );
+    let text = std::fs::read_to_string(kept).unwrap();
+    for line in [
+        "KillMode=process",
+        "RuntimeDirectoryPreserve=yes",
+        "OOMPolicy=continue",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
 }

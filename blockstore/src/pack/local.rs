@@ -213,12 +213,17 @@ impl LocalPacks {
         Ok(true)
     }
 
+    /// A copy is to be kept once there is one.
+    pub(super) fn expect(&self, id: PackId) {
+        self.state.lock().kept.insert(id);
+    }
+
     /// Keeps a copy of what the store has, durably, until it is released. Returns whether there was room.
     pub(super) fn keep(&self, id: PackId, bytes: &[u8]) -> Result<bool> {
         // From here on it is not evicted.
-        self.state.lock().kept.insert(id);
+        self.expect(id);
         let (path, kept) = (self.path(id), self.kept_path(id));
-        let done = self.put(id, bytes, Copy::Clean).and_then(|is_there| {
+        self.put(id, bytes, Copy::Clean).and_then(|is_there| {
             if is_there {
                 File::open(&path)
                     .and_then(|file| file.sync_all())
@@ -228,14 +233,10 @@ impl LocalPacks {
                     .map_err(io_at("keep", &path))?;
             }
             Ok(is_there)
-        });
-        if !matches!(done, Ok(true)) {
-            self.state.lock().kept.remove(&id);
-        }
-        done
+        })
     }
 
-    /// The packs whose copies are kept.
+    /// The packs whose copies are kept, or would be if there were room.
     pub(super) fn kept(&self) -> Vec<PackId> {
         self.state.lock().kept.iter().copied().collect()
     }
@@ -497,6 +498,7 @@ mod tests {
         let local = open(dir.path(), 300, &[]);
         assert!(local.keep(id(1), &[1; 200]).unwrap());
         assert!(!local.keep(id(2), &[2; 200]).unwrap(), "there is no room");
+        local.release(&[id(2)]);
         assert!(local.put(id(3), &[3; 100], Copy::Clean).unwrap());
         assert_eq!(local.evict_all(), 100);
         assert_eq!((ids(&local), local.kept()), (vec![1], vec![id(1)]));

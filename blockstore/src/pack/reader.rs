@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -33,6 +33,8 @@ const SOURCE_TRIES: usize = 8;
 /// What a cached frame costs beside its bytes.
 const FRAME_OVERHEAD: usize = 128;
 
+type Frames = moka::sync::Cache<(PackId, usize), Bytes>;
+
 /// Packs: reading them, keeping local copies, uploading.
 #[derive(Debug)]
 pub struct Packs {
@@ -43,13 +45,22 @@ pub struct Packs {
     pub(super) upload_turns: Semaphore,
     pub(super) uploads: AtomicU64,
     fetcher: Arc<Fetcher>,
-    frames: moka::sync::Cache<(PackId, usize), Bytes>,
+    /// Replaced by an empty one when its size changes: a cache of moka keeps the one it was made with.
+    frames: RwLock<Frames>,
     tables: Mutex<LruCache<PackId, Arc<PackIndex>>>,
     missing: Vec<PackId>,
     frame_hits: AtomicU64,
     frame_misses: AtomicU64,
     local_loads: AtomicU64,
     local_damaged: AtomicU64,
+}
+
+fn frame_cache(bytes: u64) -> Frames {
+    let weigher = |_: &(PackId, usize), frame: &Bytes| (frame.len() + FRAME_OVERHEAD) as u32;
+    moka::sync::Cache::builder()
+        .max_capacity(bytes)
+        .weigher(weigher)
+        .build()
 }
 
 /// How far a read may go.
@@ -92,11 +103,7 @@ impl Packs {
             Arc::clone(&local),
             config.max_downloads,
         );
-        let weigher = |_: &(PackId, usize), frame: &Bytes| (frame.len() + FRAME_OVERHEAD) as u32;
-        let frames = moka::sync::Cache::builder()
-            .max_capacity(config.frame_cache_bytes)
-            .weigher(weigher)
-            .build();
+        let frames = frame_cache(config.frame_cache_bytes);
         Ok(Self {
             retry: RetryPolicy::new(config.retry.clone()),
             upload_turns: Semaphore::new(config.max_uploads),
@@ -105,7 +112,7 @@ impl Packs {
             store,
             local,
             fetcher: Arc::new(fetcher),
-            frames,
+            frames: RwLock::new(frames),
             tables: Mutex::new(LruCache::new(MAX_TABLES)),
             missing,
             frame_hits: AtomicU64::new(0),
@@ -161,7 +168,7 @@ impl Packs {
         self.fetcher.ahead(id)
     }
 
-    /// The packs that were uploaded here and whose local copies are kept, after a restart too.
+    /// The packs that were uploaded here, or are being, and were not released yet; after a restart those with a local copy.
     #[must_use]
     pub fn kept(&self) -> Vec<PackId> {
         self.local.kept()
@@ -174,7 +181,7 @@ impl Packs {
 
     /// Drops all local copies the store has too and that need not be kept, and everything in memory; returns the bytes freed on the disk.
     pub fn evict_all(&self) -> u64 {
-        self.frames.invalidate_all();
+        self.frames.read().invalidate_all();
         self.tables.lock().clear();
         self.fetcher.drop_memory(None);
         self.local.evict_all()
@@ -183,6 +190,15 @@ impl Packs {
     /// Changes the budget of the local copies in bytes.
     pub fn set_budget(&self, bytes: u64) {
         self.local.set_budget(bytes);
+    }
+
+    /// Changes the budget of decoded frames in memory, in bytes. Those that are there are dropped; they are decoded
+    /// again from the local copies.
+    pub fn set_frame_budget(&self, bytes: u64) {
+        let mut frames = self.frames.write();
+        if frames.policy().max_capacity() != Some(bytes) {
+            *frames = frame_cache(bytes);
+        }
     }
 
     /// Drops the local copy of a pack that nothing refers to any more, uploaded or not.
@@ -216,7 +232,8 @@ impl Packs {
     /// Figures for `status`.
     #[must_use]
     pub fn stats(&self) -> PackCacheStats {
-        self.frames.run_pending_tasks();
+        let frames = self.frames.read().clone();
+        frames.run_pending_tasks();
         let local = self.local.totals();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PackCacheStats {
@@ -231,8 +248,9 @@ impl Packs {
             local_budget: local.budget,
             not_uploaded_packs: local.only_packs,
             not_uploaded_bytes: local.only_bytes,
-            frames: self.frames.entry_count(),
-            frame_bytes: self.frames.weighted_size(),
+            frames: frames.entry_count(),
+            frame_bytes: frames.weighted_size(),
+            frame_budget: frames.policy().max_capacity().unwrap_or(0),
             evicted_packs: local.evicted,
             damaged: of(&self.fetcher.damaged) + of(&self.local_damaged),
         }
@@ -240,7 +258,7 @@ impl Packs {
 
     #[cfg(test)]
     pub(super) fn forget_decoded(&self) {
-        self.frames.invalidate_all();
+        self.frames.read().invalidate_all();
         self.tables.lock().clear();
     }
 
@@ -315,7 +333,7 @@ impl Packs {
         entry: &FrameEntry,
         reach: Reach,
     ) -> Result<Option<Bytes>> {
-        if let Some(frame) = self.frames.get(&(id, n)) {
+        if let Some(frame) = self.frames.read().get(&(id, n)) {
             self.frame_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Some(frame));
         }
@@ -373,7 +391,7 @@ impl Packs {
     }
 
     fn keep_frame(&self, id: PackId, n: usize, frame: Bytes) -> Bytes {
-        self.frames.insert((id, n), frame.clone());
+        self.frames.read().insert((id, n), frame.clone());
         frame
     }
 }

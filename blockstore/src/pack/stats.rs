@@ -29,6 +29,8 @@ pub struct PackCacheStats {
     pub frames: u64,
     /// Their bytes.
     pub frame_bytes: u64,
+    /// Most bytes of them.
+    pub frame_budget: u64,
     /// Local copies evicted.
     pub evicted_packs: u64,
     /// Times a pack or frame, local or from the store, was found damaged.

@@ -649,6 +649,27 @@ fn a_small_budget_evicts_and_every_read_is_still_right() {
 }
 
 #[test]
+fn the_memory_for_frames_changes_while_it_is_used() {
+    let (pack, raw) = build(37);
+    let rig = Rig::new(|config| config.frame_cache_bytes = 1 << 20);
+    rig.packs.put_local(&pack).unwrap();
+    let read = || rig.packs.read(pack.id, 0, raw.len()).unwrap();
+    assert_eq!(read(), raw);
+    assert!(rig.packs.stats().frame_bytes as usize >= raw.len());
+    let decoded = rig.packs.stats().misses;
+    // The same budget again costs nothing.
+    rig.packs.set_frame_budget(1 << 20);
+    assert_eq!(read(), raw);
+    assert_eq!(rig.packs.stats().misses, decoded);
+
+    rig.packs.set_frame_budget(20_000);
+    let stats = rig.packs.stats();
+    assert_eq!((stats.frame_bytes, stats.frame_budget), (0, 20_000));
+    assert_eq!(read(), raw);
+    assert!(rig.packs.stats().frame_bytes <= 20_000);
+}
+
+#[test]
 fn uploads_survive_lost_answers_and_never_replace_an_object() {
     let rig = Rig::plain();
     let ((lost, _), (taken, _)) = (build(40), build(41));

@@ -55,7 +55,12 @@ impl Packs {
     pub async fn upload_built(&self, pack: &BuiltPack) -> Result<()> {
         let turn = self.upload_turns.acquire().await;
         let _turn = turn.map_err(|_| abandoned(pack.id))?;
-        self.put(pack.id, pack.bytes.clone()).await?;
+        // Before it is in the store: whoever deletes what nobody names has to know that it is wanted.
+        self.local.expect(pack.id);
+        if let Err(error) = self.put(pack.id, pack.bytes.clone()).await {
+            self.local.release(&[pack.id]);
+            return Err(error);
+        }
         self.uploads.fetch_add(1, Ordering::Relaxed);
         let (local, id, bytes) = (Arc::clone(&self.local), pack.id, pack.bytes.clone());
         let kept = tokio::task::spawn_blocking(move || local.keep(id, &bytes)).await;

@@ -20,9 +20,9 @@ use super::transfer;
 use crate::clock::Clock;
 use crate::error::FsError;
 
-/// How often the lease is taken when others put heads meanwhile.
-const TRIES: u32 = 5;
-/// How long taking it may take.
+/// How often the lease is taken at least when others put heads meanwhile: who is overruled may be publishing all the time.
+const LEAST_TRIES: u32 = 5;
+/// For how long more often than that, and how long putting the head may take.
 const TAKE_DEADLINE: Duration = Duration::from_secs(30);
 /// A store tells times in seconds, and its machines' clocks differ.
 const CLOCK_MARGIN_MS: u64 = 5_000;
@@ -45,10 +45,19 @@ enum Standing {
     Missing,
     /// It wrote what the store holds.
     Newest,
+    /// It has what the store holds, which another state wrote, and nothing else.
+    Same,
     /// The store has gone on, and has everything that this state acknowledged.
     Behind,
     /// The store has gone on without something that this state acknowledged.
     Diverged,
+}
+
+impl Standing {
+    /// Nothing has to be fetched.
+    fn is_current(self) -> bool {
+        matches!(self, Self::Newest | Self::Same)
+    }
 }
 
 /// What an admitted volume starts with.
@@ -74,7 +83,10 @@ pub(super) fn for_writing(
     claim: Claim,
     acknowledged: impl Fn() -> Result<u64, OpenError>,
 ) -> Result<Admitted, OpenError> {
-    for _ in 0..TRIES {
+    let until = Instant::now() + TAKE_DEADLINE;
+    let mut tries = 0;
+    while tries < LEAST_TRIES || Instant::now() < until {
+        tries += 1;
         let deadline = Instant::now() + TAKE_DEADLINE;
         let seen = desk.runtime.block_on(read_head(&*desk.store))?;
         let standing = standing(folders, seen.as_ref(), &acknowledged)?;
@@ -91,7 +103,7 @@ pub(super) fn for_writing(
             set_aside(folders)?;
         }
         // Before the head is put: from then on it counts as this state's own.
-        if let (Some(seen), true) = (&seen, standing != Standing::Newest) {
+        if let (Some(seen), false) = (&seen, standing.is_current()) {
             bring_home(&desk, folders, &seen.head)?;
         }
         let now_ms = clock.now_ms();
@@ -112,7 +124,7 @@ pub(super) fn for_writing(
         });
     }
     Err(OpenError::State(
-        "several machines are mounting the volume at once: try again".into(),
+        "other machines publish or mount the volume all the time: try again".into(),
     ))
 }
 
@@ -129,7 +141,7 @@ pub(super) fn for_reading(
             bring_home(desk, folders, &seen.head)?;
             seen.head.lsn
         }
-        (Standing::Newest, seen) => seen.map_or(0, |seen| seen.head.lsn),
+        (Standing::Newest | Standing::Same, seen) => seen.map_or(0, |seen| seen.head.lsn),
         // `standing` says neither without a head, but for the first.
         (Standing::Diverged | Standing::Behind, seen) => {
             tracing::warn!(
@@ -166,7 +178,8 @@ fn standing(
         // A head that was there is not there any more: nothing says what became of it.
         None if lineage.published_lsn() > 0 => Ok(Standing::Diverged),
         None => Ok(Standing::Newest),
-        Some(seen) if lineage.knows(&seen.head.nonce) => Ok(Standing::Newest),
+        Some(seen) if lineage.wrote(&seen.head.nonce) => Ok(Standing::Newest),
+        Some(seen) if lineage.knows(&seen.head.nonce) => Ok(Standing::Same),
         Some(_) if acknowledged()? <= lineage.published_lsn() => Ok(Standing::Behind),
         Some(_) => Ok(Standing::Diverged),
     }
@@ -261,7 +274,7 @@ pub(super) fn bring_home(desk: &Desk, folders: &Folders, head: &Head) -> Result<
     let _ = fs::remove_file(&temporary);
     if head.layers.is_empty() {
         forget_local(folders)?;
-        return Lineage::confirm(&folders.state, head).map_err(state);
+        return Lineage::follow(&folders.state, head).map_err(state);
     }
     let (packed, table) = transfer::fetch(&*desk.store, &desk.runtime, head, &temporary)?;
     weldrfs_meta::settle_restored(&temporary, &packed)?;
@@ -271,7 +284,7 @@ pub(super) fn bring_home(desk: &Desk, folders: &Folders, head: &Head) -> Result<
         .map_err(&state)?;
     forget_local(folders)?;
     // While there is no database, nothing is taken for a state that this head belongs to.
-    Lineage::confirm(&folders.state, head).map_err(&state)?;
+    Lineage::follow(&folders.state, head).map_err(&state)?;
     fs::rename(&temporary, folders.meta.join("meta.db")).map_err(&state)?;
     fs::File::open(&folders.meta)
         .and_then(|f| f.sync_all())
@@ -301,10 +314,7 @@ fn forget_local(folders: &Folders) -> Result<(), OpenError> {
 
 /// Moves the local state out of the way, under a name that says when, and makes empty folders in its place.
 fn set_aside(folders: &Folders) -> Result<(), OpenError> {
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let name = format!("{COPY_PREFIX}{}", now.replace(':', ""));
-    let aside = folders.state.join(name);
-    fs::create_dir(&aside).map_err(in_folder(folders))?;
+    let aside = new_copy(folders).map_err(in_folder(folders))?;
     move_aside(folders, &aside)?;
     tracing::warn!(
         copy = %aside.display(),
@@ -324,6 +334,25 @@ pub(super) fn finish_setting_aside(folders: &Folders) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// A folder for a divergent copy that no other one has: two may be of the same second, or a clock was set back.
+fn new_copy(folders: &Folders) -> std::io::Result<PathBuf> {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let when = now.replace(':', "");
+    let mut n = 1;
+    loop {
+        let more = if n == 1 {
+            String::new()
+        } else {
+            format!("-{n}")
+        };
+        let aside = folders.state.join(format!("{COPY_PREFIX}{when}{more}"));
+        match fs::create_dir(&aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => n += 1,
+            made => return made.map(|()| aside),
+        }
+    }
 }
 
 fn move_aside(folders: &Folders, aside: &Path) -> Result<(), OpenError> {

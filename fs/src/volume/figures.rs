@@ -38,6 +38,8 @@ pub struct Status {
     pub dirty_metadata_bytes: u64,
     /// Decoded frames in memory, bytes.
     pub frame_bytes: u64,
+    /// Most of them.
+    pub frame_budget_bytes: u64,
     /// Reads answered by a decoded frame.
     pub frame_hits: u64,
     /// Reads that had to decode one.
@@ -121,6 +123,7 @@ impl Volume {
             journal_bytes: usage.journal_bytes,
             dirty_metadata_bytes: usage.waiting_bytes as u64,
             frame_bytes: packs.frame_bytes,
+            frame_budget_bytes: packs.frame_budget,
             frame_hits: packs.hits,
             frame_misses: packs.misses,
             pack_bytes: packs.local_bytes,

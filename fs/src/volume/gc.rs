@@ -8,8 +8,9 @@
 //!    publication that was begun before the mark can still arrive, as `seq + 1`; every later one says that it is dead.
 //! 2. The mark is published, as that publication or a later one, with all of the metadata: the states that use the pack
 //!    become a chain, whose time runs.
-//! 3. It is deleted once [`GRACE_MS`] have passed by the store's clock, and no state that the head still names is older
-//!    than that publication. Readers that were given an older state have had as long to read it.
+//! 3. It is deleted once [`GRACE_MS`] have passed since the mark by the store's clock, and no state that the head still
+//!    names is older than that publication. Readers that were given an older state have had as long to read it, unless
+//!    publishing the mark took long.
 //! 4. Its row goes, which is published with whatever comes next. Until then it may be deleted again.
 //!
 //! Every pack that a state which can be restored uses has a row in the newest state (`pack-known`): rows go last, and
@@ -137,7 +138,7 @@ impl Volume {
             report.marked = self.mark(keeper, now_ms)?;
             rewritten?;
             self.check_open()?;
-            if report.marked.objects > 0 {
+            if self.waits_for_states(keeper)? {
                 self.publish_now(Shape::Full, STEP_DEADLINE)?;
             } else if report != GcReport::default() {
                 self.publish_now(Shape::Least, STEP_DEADLINE)?;
@@ -193,6 +194,17 @@ impl Volume {
             true => self.publish_now(Shape::Least, STEP_DEADLINE),
             false => Ok(()),
         }
+    }
+
+    /// Whether a dead pack is one that states of the present chain of layers use: unless that comes to its end, they can
+    /// be restored for ever.
+    fn waits_for_states(&self, keeper: &Keeper) -> Result<bool, FsError> {
+        let head = keeper.newest(Instant::now() + STEP_DEADLINE)?.head;
+        let base = head.layers.first().map_or(0, |layer| layer.seq);
+        let packs = self.engine.ns.packs()?;
+        Ok(packs
+            .iter()
+            .any(|row| row.dead.is_some_and(|dead| dead.seq > base)))
     }
 
     /// Dead packs whose time is over.

@@ -1,7 +1,7 @@
 //! Which heads in the store this local state has written: whether the store has gone on without it.
 //!
 //! The name of a head's copy is random and never used twice, so knowing it is proof of having written it, or of having
-//! been restored from it.
+//! been restored from it. Which of the two is noted: only who wrote a head has the lease in it.
 
 use std::fs;
 use std::io;
@@ -24,6 +24,9 @@ pub(super) struct Lineage {
     /// The last operation that it holds.
     #[serde(default)]
     confirmed_lsn: u64,
+    /// Another state put it, and this one was made from what it names: its lease is not this state's.
+    #[serde(default)]
+    followed: bool,
     /// Heads that were put, or were about to be, since then.
     attempts: Vec<String>,
 }
@@ -41,6 +44,12 @@ impl Lineage {
     pub(super) fn knows(&self, snapshot: &str) -> bool {
         let mut all = self.confirmed.iter().chain(&self.attempts);
         all.any(|head| head == snapshot)
+    }
+
+    /// Whether this state put the head itself, so that the lease in it is its own.
+    pub(super) fn wrote(&self, snapshot: &str) -> bool {
+        let is_followed = self.followed && self.confirmed.as_deref() == Some(snapshot);
+        self.knows(snapshot) && !is_followed
     }
 
     /// The last operation that the newest of this state's heads in the store holds.
@@ -64,12 +73,21 @@ impl Lineage {
         if lineage.confirmed.as_ref() == Some(&head.nonce) {
             return Ok(());
         }
-        let confirmed = Self {
+        Self::of(head, false).write(state)
+    }
+
+    /// The local state is about to be made from what this head names, which another state has put.
+    pub(super) fn follow(state: &Path, head: &Head) -> io::Result<()> {
+        Self::of(head, true).write(state)
+    }
+
+    fn of(head: &Head, followed: bool) -> Self {
+        Self {
             confirmed: Some(head.nonce.clone()),
             confirmed_lsn: head.lsn,
+            followed,
             attempts: Vec::new(),
-        };
-        confirmed.write(state)
+        }
     }
 
     fn write(&self, state: &Path) -> io::Result<()> {
@@ -119,5 +137,20 @@ mod tests {
         assert_eq!(knows(&["b39"]), [true]);
         Lineage::confirm(dir.path(), &head("b39")).unwrap();
         assert_eq!(knows(&["a", "b39", "b30"]), [false, true, false]);
+    }
+
+    #[test]
+    fn a_head_that_is_only_followed_is_nobodys_own_until_another_is_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrote = |nonce: &str| Lineage::read(dir.path()).unwrap().wrote(nonce);
+        Lineage::follow(dir.path(), &head("a")).unwrap();
+        assert!(Lineage::read(dir.path()).unwrap().knows("a") && !wrote("a"));
+        // Seeing it again changes nothing.
+        Lineage::confirm(dir.path(), &head("a")).unwrap();
+        assert!(!wrote("a"));
+        Lineage::attempt(dir.path(), "b").unwrap();
+        assert!(wrote("b") && !wrote("a"));
+        Lineage::confirm(dir.path(), &head("b")).unwrap();
+        assert!(wrote("b"));
     }
 }

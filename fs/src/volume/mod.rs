@@ -182,6 +182,17 @@ impl Volume {
         self.engine.packs.evict_all()
     }
 
+    /// Changes how many bytes of packs the local disk and of decoded frames the memory may hold, at once. `None` leaves
+    /// one as it is.
+    pub fn set_budget(&self, cache_bytes: Option<u64>, frame_cache_bytes: Option<u64>) {
+        if let Some(bytes) = cache_bytes {
+            self.engine.packs.set_budget(bytes);
+        }
+        if let Some(bytes) = frame_cache_bytes {
+            self.engine.packs.set_frame_budget(bytes);
+        }
+    }
+
     /// Checks every invariant of the metadata.
     ///
     /// # Errors

@@ -266,21 +266,47 @@ fn find_or_make(
     runtime: &tokio::runtime::Handle,
     clock: &dyn Clock,
 ) -> Result<Marker, OpenError> {
-    let name = store.describe();
+    if let Some(marker) = find(config, place, store, runtime)? {
+        return Ok(marker);
+    }
+    let made = make(config, place, store, runtime, clock);
+    made.or_else(|error| match find(config, place, store, runtime)? {
+        // Another machine was making it at the same time.
+        Some(marker) => Ok(marker),
+        None => Err(error),
+    })
+}
+
+fn find(
+    config: &VolumeConfig,
+    place: &Place,
+    store: &dyn ObjectStore,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Option<Marker>, OpenError> {
     match runtime.block_on(store.get(MARKER_KEY, None)) {
         Ok(object) => {
-            let marker = Marker::parse(&object.bytes, &name)?;
+            let marker = Marker::parse(&object.bytes, &store.describe())?;
             if !config.read_only {
                 place.check_rights(store, &marker, config.trust_store, runtime)?;
             }
-            return Ok(marker);
+            Ok(Some(marker))
         }
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(place.named(error).into()),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(place.named(error).into()),
     }
+}
+
+/// Makes the volume, in a place that is empty.
+fn make(
+    config: &VolumeConfig,
+    place: &Place,
+    store: &dyn ObjectStore,
+    runtime: &tokio::runtime::Handle,
+    clock: &dyn Clock,
+) -> Result<Marker, OpenError> {
     place.check_empty(runtime)?;
     if config.read_only {
-        return Err(OpenError::NoVolume(name));
+        return Err(OpenError::NoVolume(store.describe()));
     }
     let id = PackId::random(&mut SmallRng::from_os_rng());
     let marker = Marker::new(id.to_string(), clock.now_ms());

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use weldrfs_blockstore::{ObjectStore, PutCondition, StoreError};
 
+use super::admission::store_now_ms;
 use super::head::{Head, Layer, is_zero, part_keys};
 use super::keeper::{Desk, nonce};
 use super::layout::FORMAT_VERSION;
@@ -124,7 +125,13 @@ pub(super) fn delete_old(desk: &Desk, head: &Head, now_ms: u64, deadline: Instan
     let mut gone = Vec::new();
     for chain in over {
         match desk.within(deadline, delete(desk, chain)) {
-            Ok(()) => gone.push(chain.key.clone()),
+            Ok(true) => gone.push(chain.key.clone()),
+            Ok(false) => {
+                tracing::debug!(
+                    chain = chain.key,
+                    "restore points are younger than the machine's clock says"
+                );
+            }
             // The next publication tries again.
             Err(error) => {
                 tracing::warn!(%error, chain = chain.key, "old layers of the metadata cannot be deleted yet");
@@ -134,19 +141,29 @@ pub(super) fn delete_old(desk: &Desk, head: &Head, now_ms: u64, deadline: Instan
     gone
 }
 
-/// Deletes a chain, its list last: what was interrupted can be repeated.
-async fn delete(desk: &Desk, chain: &Chain) -> Result<(), StoreError> {
+/// Deletes a chain, its list last: what was interrupted can be repeated. Returns whether it is gone: not if it is too young
+/// by the store's clock, whatever a machine's says that somebody has set.
+async fn delete(desk: &Desk, chain: &Chain) -> Result<bool, StoreError> {
+    let since_ms = match desk.store.head(&chain.key).await {
+        Ok(list) => list.modified_ms,
+        // It was deleted, and the head that does not name it was not put.
+        Err(error) if error.is_not_found() => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    if store_now_ms(desk).await?.saturating_sub(since_ms) < RETENTION_MS + GRACE_MS {
+        return Ok(false);
+    }
     let layers = match read_list(desk, &chain.key).await {
         Ok(layers) => layers,
-        // It was deleted, and the head that does not name it was not put.
-        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) if error.is_not_found() => return Ok(true),
         Err(error) => return Err(error),
     };
     for layer in layers {
         let keys: Vec<String> = part_keys(&layer.key, layer.parts.len() as u64).collect();
         desk.store.delete(&keys).await?;
     }
-    desk.store.delete(std::slice::from_ref(&chain.key)).await
+    desk.store.delete(std::slice::from_ref(&chain.key)).await?;
+    Ok(true)
 }
 
 async fn read_list(desk: &Desk, key: &str) -> Result<Vec<Layer>, StoreError> {

@@ -83,6 +83,15 @@ impl Volume {
 
     /// The caller holds `publishing`.
     fn publish(&self, deadline: Instant, shape: Shape) -> Result<(), FsError> {
+        loop {
+            match self.publish_once(deadline, shape) {
+                Err(FsError::Outrun) if Instant::now() < deadline => {}
+                published => return published,
+            }
+        }
+    }
+
+    fn publish_once(&self, deadline: Instant, shape: Shape) -> Result<(), FsError> {
         let io = |error: std::io::Error| FsError::Meta(error.into());
         let keeper = self.keeper()?;
         // Before anything is put: whoever has lost the volume leaves nothing behind in it.
@@ -117,6 +126,9 @@ impl Volume {
             lsn: taken.lsn.0,
         };
         let (table, spool) = (&taken.table, &taken.spool);
+        #[cfg(feature = "planted-head-before-data")]
+        let (layer, held_back) = layers::held_back::make(header, table, spool, &packed, now_ms)?;
+        #[cfg(not(feature = "planted-head-before-data"))]
         let layer = layers::put(
             &keeper.desk,
             header,
@@ -133,14 +145,28 @@ impl Volume {
             false => points::archive(&keeper.desk, &newest, now_ms, deadline)?,
         };
         let gone = points::delete_old(&keeper.desk, &newest, now_ms, deadline);
+        // The planted bug: what is only about to be published counts as published.
+        #[cfg(feature = "planted-watermark-ahead")]
+        self.in_store.store(taken.lsn.0, Ordering::Release);
         keeper.replace(deadline, false, |head| {
+            // The layer was made for those before it.
+            if head.layers.last().map(|l| &l.key) != newest.layers.last().map(|l| &l.key) {
+                return Err(FsError::Outrun);
+            }
             let mut head = succeed(head, layer.clone(), is_delta, chain.clone(), shape);
             head.chains.retain(|chain| !gone.contains(&chain.key));
-            head
+            Ok(head)
         })?;
+        #[cfg(feature = "planted-head-before-data")]
+        layers::held_back::put(&keeper.desk, held_back, deadline)?;
         PageTable::keep_only(&self.state_dir, &layer.image);
         self.engine.packs.release_kept(&kept);
-        self.in_store.store(taken.lsn.0, Ordering::Release);
+        let published = match cfg!(feature = "planted-watermark-past-the-cut") {
+            // The planted bug: what came after the cut counts as well.
+            true => self.engine.ns.acknowledged(),
+            false => taken.lsn,
+        };
+        self.in_store.store(published.0, Ordering::Release);
         *self.behind_since.lock() = None;
         Ok(())
     }

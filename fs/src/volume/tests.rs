@@ -17,9 +17,11 @@ use crate::clock::{Clock, ManualClock};
 
 mod fsck;
 mod gc;
+mod history;
 mod lease;
 mod loss;
 mod points;
+mod rivals;
 mod snapshots;
 
 struct Machine {
@@ -683,7 +685,8 @@ fn what_changed_little_is_published_as_a_delta_and_every_state_comes_back() {
 #[test]
 fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
     let machine = Machine::new();
-    let store = faulty();
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultStore::new(Arc::clone(&memory) as _, 1));
     let clock = Arc::new(ManualClock::at(1_000_000_000_000_000_000));
     let config = VolumeConfig {
         source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
@@ -696,7 +699,7 @@ fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
         listed.unwrap().objects.len()
     };
     let (mut most, mut fulls) = (0, 0);
-    for i in 0..200 {
+    for i in 0..200_u64 {
         file(&volume, &format!("f{i}"));
         volume.sync(LONG).unwrap();
         let head = newest_head(&machine, &store);
@@ -707,9 +710,43 @@ fn layers_are_folded_into_a_full_one_and_deleted_once_they_are_old() {
         assert_eq!(objects() as u64, kept + head.layers.len() as u64);
         // Six minutes each: what is kept are the layers of some five hours.
         clock.advance(6 * 60_000_000_000);
+        memory.set_now_ms(i * 6 * 60_000);
     }
     assert!((2..=65).contains(&most), "{most}");
     assert!(fulls > 1 && objects() < 150, "{fulls} {}", objects());
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_deletes_no_restore_points() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let machine = Machine::new();
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultStore::new(Arc::clone(&memory) as _, 1));
+    let clock = Arc::new(ManualClock::at(1_000_000_000_000_000_000));
+    let config = VolumeConfig {
+        source: Source::Own(Arc::clone(&store) as Arc<dyn ObjectStore>),
+        // The jump ends the lease as well.
+        lease: LeaseTerm::Manual,
+        ..machine.config("here")
+    };
+    let handle = machine.runtime.handle().clone();
+    let volume = Volume::open_with(config, handle, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let publish = |name: &str| {
+        file(&volume, name);
+        volume.sync(LONG).unwrap();
+        newest_head(&machine, &store).chains
+    };
+    publish("one");
+    clock.advance(2 * HOUR_NS);
+    let chains = publish("two");
+    assert_eq!(chains.len(), 1);
+    let is_there = || memory.keys().contains(&chains[0].key);
+    clock.advance(9_000 * HOUR_NS);
+    assert!(publish("three").contains(&chains[0]) && is_there());
+    // The same number of hours later by the store's clock.
+    memory.set_now_ms(5 * 3_600_000);
+    assert!(!publish("four").contains(&chains[0]) && !is_there());
     volume.close().unwrap();
 }
 
@@ -804,6 +841,63 @@ fn a_head_that_arrives_after_it_was_given_up_is_this_volumes_own() {
     assert!(lineage(&first) || lineage(&second));
     volume.sync(LONG).unwrap();
     volume.close().unwrap();
+}
+
+#[test]
+fn a_publication_that_arrives_during_the_next_one_is_not_built_upon() {
+    let machine = Machine::new();
+    let store = faulty();
+    let volume = machine.open_in(&store, "here").unwrap();
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    let head = || {
+        machine
+            .runtime
+            .block_on(store.get(HEAD_KEY, None))
+            .unwrap()
+            .bytes
+    };
+    let put = |body: &Bytes| {
+        let put = store.put(HEAD_KEY, body.clone(), PutCondition::Always);
+        machine.runtime.block_on(put).unwrap();
+    };
+    let first = head();
+    file(&volume, "g");
+    let lost = FaultRule::on(Verb::Put, Fault::ErrorAfter(FaultKind::Timeout));
+    store.add(lost.prefix(HEAD_KEY).times(1));
+    let unread = FaultRule::on(Verb::Get, Fault::ErrorBefore(FaultKind::Unavailable));
+    store.add(unread.prefix(HEAD_KEY));
+    volume.sync(Duration::from_secs(3)).unwrap_err();
+    store.heal();
+    let second = head();
+    put(&first);
+    // The next one has read the head, and is at its layer, when the one before it arrives.
+    volume.engine().unlink(ROOT_INO, b"g").unwrap();
+    let slow = FaultRule::on(Verb::Put, Fault::Delay(Duration::from_secs(1)));
+    store.add(slow.prefix("meta/").times(1));
+    let delayed = || store.injected().values().sum::<u64>();
+    let before = delayed();
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| volume.sync(LONG));
+        let deadline = std::time::Instant::now() + LONG;
+        while delayed() == before && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        put(&second);
+        next.join().unwrap().unwrap();
+    });
+    let layers = newest_head(&machine, &store).layers;
+    assert_eq!(layers.len(), 3, "the late one, and one after it");
+    let listed = machine
+        .runtime
+        .block_on(store.list("meta/", None, 100))
+        .unwrap();
+    assert_eq!(listed.objects.len(), 4, "one was made in vain");
+    volume.abandon();
+    let elsewhere = machine.open_in(&store, "elsewhere").unwrap();
+    assert!(elsewhere.engine().lookup(ROOT_INO, b"g").is_err());
+    healthy(&elsewhere);
+    elsewhere.close().unwrap();
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) const PART_BYTES: usize = 16 << 20;
 const READS: u32 = 3;
 
 /// Takes a part, key and bytes.
-type Put<'a> = &'a mut dyn FnMut(String, Bytes) -> Result<(), FsError>;
+pub(super) type Put<'a> = &'a mut dyn FnMut(String, Bytes) -> Result<(), FsError>;
 
 /// A layer that was brought to the store.
 pub(super) struct Shipped {

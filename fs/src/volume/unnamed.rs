@@ -25,6 +25,14 @@ pub(super) fn sweep(
     dry_run: bool,
 ) -> Result<Amount, FsError> {
     let desk = &keeper.desk;
+    // While a publication is under way, or a head may still arrive, there are objects that it is about to name; however
+    // old they are, if the machine slept.
+    let deadline = Instant::now() + STEP_DEADLINE;
+    let one = volume.publishing.try_lock_until(deadline);
+    let _one = one.ok_or(FsError::Late("another sync is still under way"))?;
+    if !dry_run {
+        keeper.renew(deadline)?;
+    }
     let mut old = Vec::new();
     for prefix in PREFIXES {
         let listed = desk.within(Instant::now() + STEP_DEADLINE, list(desk, prefix))?;

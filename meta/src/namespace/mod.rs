@@ -212,9 +212,10 @@ impl Namespace {
         }
     }
 
-    /// Refuses mutations from now on.
+    /// Refuses mutations from now on. The one that is being committed has ended when this returns.
     pub fn set_read_only(&self, why: Option<String>) {
         *self.read_only.lock() = why;
+        drop(self.commit.lock());
     }
 
     /// Why mutations are refused, if they are.

@@ -102,6 +102,16 @@ impl S3Server {
         }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Time passes for the server: what is put from now on is so much younger than what is there.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.objects.pass(time);
+    }
+
     /// The certificate that clients have to trust, as PEM.
     pub(crate) fn certificate(&self) -> &str {
         self.certificate.as_deref().unwrap()

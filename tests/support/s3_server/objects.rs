@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -33,6 +34,8 @@ pub(super) struct Objects {
     buckets: BTreeSet<String>,
     all: Mutex<BTreeMap<Name, Entry>>,
     dir: Option<PathBuf>,
+    /// How far the server's clock is ahead, milliseconds.
+    ahead_ms: AtomicU64,
 }
 
 impl Objects {
@@ -45,13 +48,14 @@ impl Objects {
             };
             std::fs::create_dir_all(&root).unwrap();
             load_below(&root, "", &mut |key, bytes| {
-                all.insert((bucket.clone(), key), entry(bytes));
+                all.insert((bucket.clone(), key), entry(bytes, SystemTime::now()));
             });
         }
         Self {
             buckets: buckets.into_iter().collect(),
             all: Mutex::new(all),
             dir,
+            ahead_ms: AtomicU64::new(0),
         }
     }
 
@@ -75,9 +79,17 @@ impl Objects {
 
     pub(super) fn plant(&self, bucket: &str, key: &str, body: &[u8]) {
         let name = (bucket.to_owned(), key.to_owned());
-        self.all
-            .lock()
-            .insert(name, entry(Bytes::copy_from_slice(body)));
+        let new = entry(Bytes::copy_from_slice(body), self.now());
+        self.all.lock().insert(name, new);
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.ahead_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + Duration::from_millis(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn check(&self, bucket: &str) -> S3Result<()> {
@@ -119,7 +131,7 @@ impl Objects {
             return Err(s3_error!(PreconditionFailed));
         }
         self.keep(&name, Some(&bytes));
-        let new = entry(bytes);
+        let new = entry(bytes, self.now());
         let tag = new.tag.clone();
         all.insert(name, new);
         Ok(tag)
@@ -138,7 +150,7 @@ fn load_below(dir: &Path, base: &str, found: &mut dyn FnMut(String, Bytes)) {
     }
 }
 
-fn entry(bytes: Bytes) -> Entry {
+fn entry(bytes: Bytes, modified: SystemTime) -> Entry {
     let half = |seed: u8| {
         let mut hasher = DefaultHasher::new();
         (seed, &bytes[..]).hash(&mut hasher);
@@ -146,7 +158,7 @@ fn entry(bytes: Bytes) -> Entry {
     };
     Entry {
         tag: format!("{:016x}{:016x}", half(0), half(1)),
-        modified: SystemTime::now(),
+        modified,
         bytes,
     }
 }

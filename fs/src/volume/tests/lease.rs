@@ -239,12 +239,47 @@ fn whoever_is_overruled_writes_nothing_more_and_keeps_what_it_has() {
     copy.close().unwrap();
 }
 
-fn divergent_copies(volume: &Volume) -> Vec<String> {
+pub(super) fn divergent_copies(volume: &Volume) -> Vec<String> {
     let names = std::fs::read_dir(volume.state_dir()).unwrap();
     names
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("divergent-"))
         .collect()
+}
+
+#[test]
+fn who_has_only_looked_at_a_volume_has_no_right_to_it() {
+    let bench = Bench::new();
+    let volume = bench.open("a", ASK).unwrap();
+    file(&volume, "f");
+    volume.sync(LONG).unwrap();
+    // The head that it then knows is the newest, and another machine's.
+    let looking = VolumeConfig {
+        source: Source::Own(Arc::clone(&bench.store) as Arc<dyn ObjectStore>),
+        read_only: true,
+        ..bench.machine.config("b")
+    };
+    let handle = bench.machine.runtime.handle().clone();
+    Volume::open(looking, handle).unwrap().close().unwrap();
+    let error = bench.open("b", ASK).unwrap_err();
+    assert!(matches!(&error, OpenError::Held { .. }), "{error}");
+    assert_eq!(make(&volume, "g"), Ok(()));
+    volume.close().unwrap();
+    let volume = bench.open("b", ASK).unwrap();
+    assert!(has(&volume, "f") && has(&volume, "g"));
+    volume.close().unwrap();
+}
+
+#[test]
+fn two_copies_of_one_second_are_two() {
+    let bench = Bench::new();
+    for round in 0..3 {
+        let volume = bench.open("a", SET_ASIDE).unwrap();
+        assert_eq!(divergent_copies(&volume).len(), round);
+        file(&volume, &format!("only{round}"));
+        volume.abandon();
+        bench.open("b", TAKE_OVER).unwrap().close().unwrap();
+    }
 }
 
 #[test]

@@ -2,99 +2,19 @@
 //!
 //! `WELDRFS_LOSS_ROUNDS` makes the campaign longer, `WELDRFS_TEST_SEED` repeats it.
 
+use super::history::{History, differing, files_of, number};
 use super::*;
 use crate::volume::fsck;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
-use weldrfs_meta::ROOT_INO;
 
-type Files = BTreeMap<String, Arc<Vec<u8>>>;
+/// Changes during one sync, at most.
+const MOST_MEANWHILE: usize = 100;
 
 const TAKE_OVER: Claim = Claim {
     take_over: true,
     set_aside: false,
 };
-
-/// Every state there was, by the last operation in it.
-#[derive(Default)]
-struct History {
-    states: BTreeMap<u64, Files>,
-    now: Files,
-}
-
-impl History {
-    fn note(&mut self, volume: &Volume) {
-        let lsn = volume.engine.ns.acknowledged().0;
-        self.states.insert(lsn, self.now.clone());
-    }
-
-    /// The state after the last operation up to `lsn`. What comes after it did not happen.
-    fn cut_at(&mut self, lsn: u64) -> Files {
-        self.states.split_off(&(lsn + 1));
-        let last = self.states.last_key_value();
-        self.now = last.map(|(_, files)| files.clone()).unwrap_or_default();
-        self.now.clone()
-    }
-
-    /// One change of one file: one operation.
-    fn step(&mut self, volume: &Volume, rng: &mut SmallRng) {
-        let name = format!("f{}", rng.random_range(0..12));
-        let engine = volume.engine();
-        let there = self.now.get(&name).cloned();
-        match (there, rng.random_range(0..10)) {
-            (None, _) => {
-                file(volume, &name);
-                self.now.insert(name, Arc::default());
-            }
-            (Some(_), 0..2) => {
-                engine.unlink(ROOT_INO, name.as_bytes()).unwrap();
-                self.now.remove(&name);
-            }
-            (Some(data), 2) => {
-                let to = format!("f{}", rng.random_range(12..16));
-                let (from, into) = (name.as_bytes(), to.as_bytes());
-                let flags = crate::RenameFlags {
-                    noreplace: false,
-                    exchange: false,
-                };
-                engine
-                    .rename(ROOT_INO, from, ROOT_INO, into, flags)
-                    .unwrap();
-                self.now.remove(&name);
-                self.now.insert(to, data);
-            }
-            (Some(data), _) => {
-                let ino = engine.lookup(ROOT_INO, name.as_bytes()).unwrap().ino;
-                let at = rng.random_range(0..=data.len().min(40_000));
-                let bytes = content(rng.random(), rng.random_range(1..30_000));
-                engine.write(ino, at as u64, &bytes, false).unwrap();
-                let mut whole = data.to_vec();
-                whole.resize(whole.len().max(at + bytes.len()), 0);
-                whole[at..at + bytes.len()].copy_from_slice(&bytes);
-                self.now.insert(name, Arc::new(whole));
-            }
-        }
-        self.note(volume);
-    }
-}
-
-fn files_of(volume: &Volume) -> Files {
-    let mut found = Files::new();
-    let mut cookie = 0;
-    loop {
-        let listed = volume.engine().readdir(ROOT_INO, cookie, 100).unwrap();
-        let Some(last) = listed.last() else {
-            return found;
-        };
-        cookie = last.cookie;
-        for entry in listed {
-            let data = volume.engine().read(entry.ino, 0, 1 << 20).unwrap();
-            let name = String::from_utf8(entry.name.to_vec()).unwrap();
-            found.insert(name, Arc::new(data.to_vec()));
-        }
-    }
-}
 
 /// A store, and what should be in it.
 struct World {
@@ -141,17 +61,32 @@ impl World {
         let lsn = volume.status().in_store_lsn;
         assert!(lsn >= promised, "{story}: {lsn} is older than {promised}");
         let wanted = self.history.cut_at(lsn);
-        let found = files_of(&volume);
-        let differ: Vec<_> = wanted
-            .iter()
-            .filter(|(name, data)| found.get(*name) != Some(data))
-            .map(|(name, _)| name)
-            .chain(found.keys().filter(|name| !wanted.contains_key(*name)))
-            .collect();
+        let differ = differing(&wanted, &files_of(&volume));
         assert!(differ.is_empty(), "{story}: at {lsn} {differ:?} differ");
         healthy(&volume);
         self.history.note(&volume);
         volume
+    }
+
+    /// A sync beside a writer: where the cut is made is open. Also returns what was acknowledged before it began.
+    fn sync_while_writing(
+        &mut self,
+        volume: &Volume,
+        rng: &mut SmallRng,
+        patience: Duration,
+    ) -> (Result<SyncReport, FsError>, u64) {
+        let begun_at = volume.status().acknowledged_lsn;
+        let outcome = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| volume.sync(patience));
+            for _ in 0..MOST_MEANWHILE {
+                if syncing.is_finished() {
+                    break;
+                }
+                self.history.step(volume, rng).unwrap();
+            }
+            syncing.join().unwrap()
+        });
+        (outcome, begun_at)
     }
 
     fn check(&self, story: &str) {
@@ -164,10 +99,6 @@ impl World {
         );
         assert_eq!(report.unwrap().findings, vec![], "{story}");
     }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
 #[test]
@@ -193,20 +124,30 @@ fn a_lost_machine_comes_back_as_a_prefix_of_its_history() {
         }
         for _ in 0..rng.random_range(1..8) {
             for _ in 0..rng.random_range(0..60) {
-                world.history.step(&volume, &mut rng);
+                world.history.step(&volume, &mut rng).unwrap();
             }
             // One in three is as patient as a user is.
             let patience = match rng.random_range(0..3) {
                 0 => LONG,
                 _ => Duration::from_millis(rng.random_range(1..3_000)),
             };
-            match volume.sync(patience) {
+            let (outcome, begun_at) = match rng.random_bool(0.5) {
+                true => world.sync_while_writing(&volume, &mut rng, patience),
+                false => (volume.sync(patience), volume.status().acknowledged_lsn),
+            };
+            match outcome {
                 Ok(report) => {
-                    promised = report.in_store_lsn;
+                    let lsn = report.in_store_lsn;
+                    assert!(
+                        lsn >= begun_at,
+                        "{story}: a sync ended at {lsn}, before {begun_at}"
+                    );
                     synced += 1;
                 }
                 Err(_) => failed += 1,
             }
+            // Whatever became of it: what the status says is a promise.
+            promised = volume.status().in_store_lsn;
         }
         volume = world.lose(volume, promised, &story);
         world.check(&story);
@@ -227,11 +168,11 @@ fn a_writer_is_killed_between_any_two_requests_of_a_sync() {
         let mut rng = SmallRng::seed_from_u64(7);
         let volume = world.arrive();
         for _ in 0..30 {
-            world.history.step(&volume, &mut rng);
+            world.history.step(&volume, &mut rng).unwrap();
         }
         let promised = volume.sync(LONG).unwrap().in_store_lsn;
         for _ in 0..30 {
-            world.history.step(&volume, &mut rng);
+            world.history.step(&volume, &mut rng).unwrap();
         }
         (volume, promised)
     };
@@ -257,12 +198,21 @@ fn a_writer_is_killed_between_any_two_requests_of_a_sync() {
             }
             let passed = last + u64::from(takes_effect);
             world.store.add(refused.skip(passed));
-            let promised = match volume.sync(Duration::from_millis(700)) {
-                Ok(report) => report.in_store_lsn,
-                Err(_) => promised,
-            };
+            // What the status says is a promise, whatever became of the sync.
+            drop(volume.sync(Duration::from_millis(700)));
+            let promised = promised.max(volume.status().in_store_lsn);
+            let reached = volume.status().acknowledged_lsn;
             let story =
                 format!("{last} requests were answered, the next takes effect: {takes_effect}");
+            let volume = world.lose(volume, promised, &story);
+            world.check(&story);
+            // The one after it gets as far as the lost one did, with another history, and is lost as well.
+            let mut rng = SmallRng::seed_from_u64(8);
+            while volume.status().acknowledged_lsn < reached.max(promised + 1) {
+                world.history.step(&volume, &mut rng).unwrap();
+            }
+            let promised = volume.sync(LONG).unwrap().in_store_lsn;
+            let story = format!("{story}; its successor");
             let volume = world.lose(volume, promised, &story);
             world.check(&story);
             volume.close().unwrap();

@@ -3,29 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{
-    API_VERSION, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT, SyncRequest,
+use super::api::{
+    API_VERSION, BudgetRequest, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT,
+    SyncRequest,
 };
-use crate::error::{ApiError, ErrorBody};
-use crate::snapshots::{
+use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport,
     SnapshotRestoreRequest,
 };
-use crate::socket::connect_volume_socket;
-use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
+use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use crate::error::ApiError;
+use crate::wire::Exchange;
 
-/// Most bytes of an answer: 100,000 differences with long paths.
-const ANSWER_MAX: usize = 128 * 1024 * 1024;
-/// How long a volume may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take; a little longer than the volume's own limit, so that its message wins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
 /// How much longer than its deadline a sync may take to answer, for the same reason.
@@ -34,7 +28,7 @@ const SYNC_MARGIN: Duration = Duration::from_secs(10);
 /// A volume, reached over its socket.
 #[derive(Debug, Clone)]
 pub struct VolumeClient {
-    socket: PathBuf,
+    exchange: Exchange,
 }
 
 impl VolumeClient {
@@ -42,7 +36,7 @@ impl VolumeClient {
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
-            socket: socket.into(),
+            exchange: Exchange::new(socket, "volume"),
         }
     }
 
@@ -86,6 +80,15 @@ impl VolumeClient {
             ANSWER_TIMEOUT,
         )
         .await
+    }
+
+    /// Changes how much the volume's local caches may hold.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] from a volume that is too old to know this, else what the volume answered.
+    pub async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        self.ask(Method::PUT, "budget", Some(&budget), ANSWER_TIMEOUT)
+            .await
     }
 
     /// Collects garbage, or tells what it would do.
@@ -166,94 +169,8 @@ impl VolumeClient {
         body: Option<&impl Serialize>,
         limit: Duration,
     ) -> Result<A, ApiError> {
-        let request = request(method, name, body)?;
-        let (status, answer) = tokio::time::timeout(limit, self.exchange(request)).await.map_err(|_| {
-            ApiError::DeadlineExceeded(format!(
-                "the volume did not answer {name} within {} s; its process may be stopped or overloaded",
-                limit.as_secs()
-            ))
-        })??;
-        understand(status, &answer)
-    }
-
-    /// Sends one request on a connection of its own and reads the answer whole.
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), ApiError> {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            ApiError::Unreachable(format!(
-                "no volume answers on {}: {error}",
-                self.socket.display()
-            ))
-        };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect_volume_socket(&self.socket))
-            .await
-            .map_err(|_| unreachable(&"it does not accept connections"))?
-            .map_err(|error| unreachable(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(&error))?;
-        let exchange = async {
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(|error| lost(&error))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-            let body = body.map_err(|error| {
-                ApiError::BadAnswer(format!("the volume's answer broke off: {error}"))
-            })?;
-            Ok((status, body.to_bytes()))
-        };
-        // The connection has to be driven beside the exchange; when it ends first, the exchange fails by itself.
-        tokio::pin!(exchange);
-        tokio::select! {
-            result = &mut exchange => result,
-            _ = connection => exchange.await,
-        }
-    }
-}
-
-fn lost(error: &hyper::Error) -> ApiError {
-    ApiError::ShuttingDown(format!(
-        "the volume closed the connection before it answered: {error}"
-    ))
-}
-
-fn request(
-    method: Method,
-    name: &str,
-    body: Option<&impl Serialize>,
-) -> Result<Request<Full<Bytes>>, ApiError> {
-    let refused = |error: &dyn std::fmt::Display| {
-        ApiError::InvalidRequest(format!("cannot send {name}: {error}"))
-    };
-    let body = body
-        .map(serde_json::to_vec)
-        .transpose()
-        .map_err(|error| refused(&error))?
-        .unwrap_or_default();
-    Request::builder()
-        .method(method)
-        .uri(format!("/v{API_VERSION}/{name}"))
-        .header(header::HOST, "volume")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| refused(&error))
-}
-
-fn understand<A: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<A, ApiError> {
-    if status.is_success() {
-        return serde_json::from_slice(answer).map_err(|error| {
-            ApiError::BadAnswer(format!("the volume's answer is not understood: {error}"))
-        });
-    }
-    match serde_json::from_slice::<ErrorBody>(answer) {
-        Ok(body) => Err(ApiError::from_body(body)),
-        Err(_) => Err(ApiError::BadAnswer(format!(
-            "the volume answered {status} without saying why"
-        ))),
+        let path = format!("/v{API_VERSION}/{name}");
+        self.exchange.ask(method, &path, body, limit).await
     }
 }
 
@@ -367,27 +284,6 @@ impl BlockingVolumeClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_of_another_version_is_read_as_far_as_it_is_known() {
-        let answer = br#"{"api_version":1,"pid":7,"lsn":{"acknowledged":9,"newer":1},"something_new":{"a":[]}}"#;
-        let status: VolumeStatus = understand(StatusCode::OK, answer).unwrap();
-        assert_eq!(
-            (status.pid, status.lsn.acknowledged, status.used_bytes),
-            (7, 9, 0)
-        );
-    }
-
-    #[test]
-    fn an_error_without_our_shape_is_a_bad_answer() {
-        let error = understand::<VolumeStatus>(StatusCode::BAD_GATEWAY, b"<html>").unwrap_err();
-        assert!(
-            matches!(&error, ApiError::BadAnswer(text) if text.contains("502")),
-            "{error}"
-        );
-        let error = understand::<VolumeStatus>(StatusCode::OK, b"[1").unwrap_err();
-        assert!(matches!(error, ApiError::BadAnswer(_)), "{error}");
-    }
 
     #[test]
     fn nobody_listening_is_unreachable_and_names_the_socket() {

@@ -5,18 +5,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ApiError;
-use crate::snapshots::{
+use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest, SnapshotInfo,
     SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
 };
-use crate::status::{DropReport, GcReport, SyncReport, VolumeStatus};
+use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use crate::error::ApiError;
 
 /// Version of the API; the first part of every path (`/v1/...`).
 pub const API_VERSION: u32 = 1;
 
 /// How long a sync waits when the request names no deadline.
 pub const SYNC_DEADLINE_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Least budget of packs on the local disk, in bytes: one pack that is read and a few beside it.
+pub const CACHE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Least budget of decoded content in memory, in bytes.
+pub const FRAME_CACHE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Most that any budget may be, in bytes.
+const BUDGET_MAX: u64 = 1 << 50;
 
 /// The longest deadline a sync may ask for.
 pub const SYNC_DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -79,6 +88,9 @@ pub trait VolumeApi: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::InvalidRequest`] when one of the paths cannot be used.
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError>;
+
+    /// Changes how much the local caches may hold, at once; what is above it is evicted. Holds until the unmount.
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError>;
 }
 
 /// Body of `POST /v1/sync`.
@@ -127,6 +139,40 @@ pub struct GcRequest {
 #[serde(deny_unknown_fields)]
 pub struct DropRequest {}
 
+/// Body of `PUT /v1/budget`. What is absent stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetRequest {
+    /// Most bytes of packs on the local disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Most bytes of decoded file content in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_cache_bytes: Option<u64>,
+}
+
+impl BudgetRequest {
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] with the range, for budgets that no mount would take as an option either.
+    pub fn check(&self) -> Result<(), ApiError> {
+        for (name, asked, least) in [
+            ("cache_bytes", self.cache_bytes, CACHE_BYTES_MIN),
+            (
+                "frame_cache_bytes",
+                self.frame_cache_bytes,
+                FRAME_CACHE_BYTES_MIN,
+            ),
+        ] {
+            if let Some(bytes) = asked.filter(|bytes| !(least..=BUDGET_MAX).contains(bytes)) {
+                return Err(ApiError::InvalidRequest(format!(
+                    "{name} takes {least} to {BUDGET_MAX} bytes, not {bytes}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +203,25 @@ mod tests {
             .unwrap(),
             Duration::from_millis(1)
         );
+    }
+
+    #[test]
+    fn budgets_below_what_a_mount_can_work_with_are_refused() {
+        let of = |cache_bytes, frame_cache_bytes| BudgetRequest {
+            cache_bytes,
+            frame_cache_bytes,
+        };
+        for (budget, name) in [
+            (of(Some(CACHE_BYTES_MIN - 1), None), "cache_bytes takes"),
+            (of(Some(u64::MAX), None), "cache_bytes takes"),
+            (of(None, Some(0)), "frame_cache_bytes takes"),
+        ] {
+            let error = budget.check().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        of(Some(CACHE_BYTES_MIN), Some(FRAME_CACHE_BYTES_MIN))
+            .check()
+            .unwrap();
+        of(None, None).check().unwrap();
     }
 }

@@ -5,9 +5,10 @@
 //! older client a newer volume. Nothing here computes: these are plain values.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What a volume says about itself.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct VolumeStatus {
     /// Version of the API that produced this answer.
@@ -57,7 +58,7 @@ pub struct VolumeStatus {
 }
 
 /// Which volume this is and where it is mounted. Paths that are not UTF-8 are shown lossily.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct VolumeIdentity {
     /// Id of the volume, made when it was created.
@@ -75,7 +76,7 @@ pub struct VolumeIdentity {
 }
 
 /// Log sequence numbers, from the newest stage to the slowest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct LsnStatus {
     /// Newest operation that was answered with success.
@@ -89,7 +90,7 @@ pub struct LsnStatus {
 }
 
 /// What the store does not hold yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Behind {
     /// Acknowledged operations that are not in the store.
@@ -101,11 +102,13 @@ pub struct Behind {
 }
 
 /// The local caches of file content.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CacheStatus {
     /// Bytes of decoded frames in memory.
     pub frame_bytes: u64,
+    /// Most bytes of decoded frames that memory may hold; 0 from a version that does not say.
+    pub frame_budget_bytes: u64,
     /// Reads answered by a decoded frame.
     pub frame_hits: u64,
     /// Reads that had to decode a frame.
@@ -121,7 +124,7 @@ pub struct CacheStatus {
 }
 
 /// Requests to the object store, by verb.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StoreStatus {
     /// Objects written.
@@ -137,7 +140,7 @@ pub struct StoreStatus {
 }
 
 /// Requests of one verb.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct VerbStatus {
     /// Requests sent, failed ones included.
@@ -149,7 +152,7 @@ pub struct VerbStatus {
 }
 
 /// The newest error that was not the caller's fault.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct LastError {
     /// When it happened, milliseconds since 1970.
@@ -159,7 +162,7 @@ pub struct LastError {
 }
 
 /// What a finished sync guarantees.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SyncReport {
     /// Everything up to this operation can be restored from the store alone.
@@ -169,7 +172,7 @@ pub struct SyncReport {
 }
 
 /// What emptying the local caches did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DropReport {
     /// Bytes given back, in memory and on disk.
@@ -204,6 +207,16 @@ pub struct GcAmount {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// The budgets that hold after a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct BudgetReport {
+    /// Most bytes of packs on the local disk.
+    pub cache_bytes: u64,
+    /// Most bytes of decoded file content in memory.
+    pub frame_cache_bytes: u64,
 }
 
 #[cfg(test)]
@@ -243,7 +256,7 @@ mod tests {
         );
         assert_eq!(
             names(&status["cache"]).join(" "),
-            "frame_bytes frame_hits frame_misses pack_budget_bytes pack_bytes pack_hits pack_misses"
+            "frame_budget_bytes frame_bytes frame_hits frame_misses pack_budget_bytes pack_bytes pack_hits pack_misses"
         );
     }
 }

@@ -1,15 +1,16 @@
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::*;
-use crate::client::VolumeClient;
-use crate::error::ErrorBody;
-use crate::snapshots::{
+use super::super::snapshots::{
     CloneRequest, DiffRequest, DifferenceInfo, RemoveRequest, SnapshotRequest,
     SnapshotRestoreRequest,
 };
+use super::*;
+use crate::error::ErrorBody;
 use crate::socket::bind_volume_socket;
+use crate::volume::VolumeClient;
 
 /// Answers from fixed values; a sync shorter than a second runs into its deadline.
 struct FixedVolume;
@@ -89,6 +90,13 @@ impl VolumeApi for FixedVolume {
             ino: (request.from.len() + request.to.len()) as u64,
         })
     }
+
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        Ok(BudgetReport {
+            cache_bytes: budget.cache_bytes.unwrap_or(1),
+            frame_cache_bytes: budget.frame_cache_bytes.unwrap_or(2),
+        })
+    }
 }
 
 struct Running {
@@ -135,8 +143,16 @@ async fn raw(path: &std::path::Path, request: &str) -> (u16, ErrorBody) {
 }
 
 fn post(path: &str, kind: &str, body: &str) -> String {
+    send("POST", path, kind, body)
+}
+
+fn put(path: &str, kind: &str, body: &str) -> String {
+    send("PUT", path, kind, body)
+}
+
+fn send(method: &str, path: &str, kind: &str, body: &str) -> String {
     format!(
-        "POST {path} HTTP/1.1\r\nhost: v\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: v\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -148,6 +164,12 @@ async fn client_and_server_understand_each_other() {
     let status = client.status().await.unwrap();
     assert_eq!((status.pid, status.inodes), (42, 7));
     assert_eq!(client.sync(None).await.unwrap().in_store_lsn, 9);
+    let budget = BudgetRequest {
+        cache_bytes: Some(1 << 30),
+        frame_cache_bytes: None,
+    };
+    let report = client.set_budget(budget).await.unwrap();
+    assert_eq!((report.cache_bytes, report.frame_cache_bytes), (1 << 30, 2));
     let error = client
         .sync(Some(Duration::from_millis(5)))
         .await
@@ -206,6 +228,17 @@ async fn wrong_requests_get_the_one_shape_of_an_error() {
             "unsupported_media_type",
         ),
         (post("/v1/sync", json, &large), 413, "too_large"),
+        (post("/v1/budget", json, "{}"), 405, "method_not_allowed"),
+        (
+            put("/v1/budget", json, "{\"cache_bytes\":1}"),
+            400,
+            "invalid_request",
+        ),
+        (
+            put("/v1/budget", json, "{\"cache\":1}"),
+            400,
+            "invalid_request",
+        ),
     ];
     for (request, status, code) in cases {
         let (got, body) = raw(&running.path, &request).await;

@@ -1,0 +1,77 @@
+//! `/health`, `/metrics` and `/openapi.json`.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+
+use crate::error::{ApiError, ErrorBody};
+use crate::sidecar::auth::Identity;
+use crate::sidecar::metrics::CONTENT_TYPE;
+use crate::sidecar::openapi;
+use crate::sidecar::server::App;
+use crate::sidecar::types::{Health, HealthParts, HealthStatus, PartHealth};
+
+/// Whether the sidecar works, part by part
+///
+/// Open to everybody; reasons are shown only to those who have said who they are.
+#[utoipa::path(
+    get, path = "/health", tag = "sidecar", operation_id = "health", security(()),
+    responses(
+        (status = 200, description = "It works, as far as the parts say", body = Health),
+        (status = 503, description = "A part does not work at all", body = Health),
+    )
+)]
+pub(in crate::sidecar) async fn health(
+    State(app): State<App>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
+    let store = match app.store.trouble() {
+        None => PartHealth::OK,
+        Some(_) => PartHealth {
+            status: HealthStatus::Down,
+            reason: Some("control.db cannot be used; the sidecar's log says why".into()),
+        },
+    };
+    let mut parts = HealthParts {
+        mounts: app.mounts.health(),
+        store,
+    };
+    let status = parts.mounts.status.max(parts.store.status);
+    if identity == Identity::Nobody {
+        parts.mounts.reason = None;
+        parts.store.reason = None;
+    }
+    let code = match status {
+        HealthStatus::Down => StatusCode::SERVICE_UNAVAILABLE,
+        HealthStatus::Ok | HealthStatus::Degraded => StatusCode::OK,
+    };
+    let health = Health {
+        status,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        parts,
+    };
+    (code, Json(health)).into_response()
+}
+
+/// Figures for Prometheus
+#[utoipa::path(
+    get, path = "/metrics", tag = "sidecar", operation_id = "metrics",
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+        (status = 500, description = "`internal`", body = ErrorBody),
+    )
+)]
+pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    let text = app.metrics.text(&app.mounts.views(), app.mounts_max)?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// The description of this API. Not part of itself.
+pub(in crate::sidecar) async fn openapi() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        openapi::text(),
+    )
+        .into_response()
+}

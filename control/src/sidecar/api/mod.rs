@@ -1,0 +1,64 @@
+//! The endpoints: from HTTP to the parts of the sidecar and back. No logic of their own.
+
+mod events;
+mod health;
+mod mounts;
+
+pub(super) use events::{__path_events, events};
+pub(super) use health::{__path_health, __path_metrics, health, metrics, openapi};
+pub(super) use mounts::{
+    __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,
+    details, list, logs, sync, unmount,
+};
+
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, Request};
+use axum::http::Uri;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::wire::{self, BodyLimits};
+
+/// Most bytes of a request's body.
+pub(super) const BODY_MAX: usize = 256 * 1024;
+/// How long a body may take to arrive, and an answer that needs no mount.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let limits = BodyLimits {
+        bytes: BODY_MAX,
+        time: REQUEST_TIMEOUT,
+    };
+    wire::read_json(request, limits).await
+}
+
+/// What follows the question mark.
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    let Query(query) = Query::try_from_uri(uri).map_err(|rejection| {
+        ApiError::InvalidRequest(format!(
+            "the query is not understood: {}",
+            rejection.body_text()
+        ))
+    })?;
+    Ok(query)
+}
+
+fn name_of(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    let Path(name) = path.map_err(|_| ApiError::NotFound("that is no name of a mount".into()))?;
+    Ok(name)
+}
+
+/// `work`, but not for longer than `limit`.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(ApiError::DeadlineExceeded(format!(
+            "it is not done after {} s and goes on; GET /mounts shows how far it is",
+            limit.as_secs()
+        )))
+    })
+}

@@ -1,0 +1,178 @@
+//! The client of the sidecar over its Unix socket, for the command line.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+
+use super::types::{
+    Event, LogLines, Mount, MountDetails, MountList, MountRequest, MountSyncRequest, MountSynced,
+    UnmountRequest,
+};
+use crate::error::ApiError;
+use crate::volume::SYNC_DEADLINE_DEFAULT;
+use crate::wire::Exchange;
+
+/// How long an answer may take that needs no mount.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a mount or unmount may take; longer than the sidecar's own limit, so that its message wins.
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(200);
+/// How much longer than its deadline a sync may take to answer.
+const SYNC_MARGIN: Duration = Duration::from_secs(30);
+
+/// The sidecar, for callers without a runtime.
+#[derive(Debug)]
+pub struct BlockingControlClient {
+    exchange: Exchange,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl BlockingControlClient {
+    /// A client of the sidecar that listens on `socket`. Nothing is sent before the first call.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] when the machine gives no event queue.
+    pub fn new(socket: &Path) -> Result<Self, ApiError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| ApiError::Internal(format!("cannot start a runtime: {error}")))?;
+        Ok(Self {
+            exchange: Exchange::new(socket, "sidecar"),
+            runtime,
+        })
+    }
+
+    /// The mounts.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`] when nothing listens, else what the sidecar answered. So with all of these.
+    pub fn mounts(&self) -> Result<MountList, ApiError> {
+        self.get("/mounts")
+    }
+
+    /// One mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn mount(&self, name: &str) -> Result<MountDetails, ApiError> {
+        self.get(&format!("/mounts/{}", segment(name)))
+    }
+
+    /// Mounts a volume.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn add(&self, request: &MountRequest) -> Result<Mount, ApiError> {
+        let asking = self
+            .exchange
+            .ask(Method::POST, "/mounts", Some(request), MOUNT_TIMEOUT);
+        self.runtime.block_on(asking)
+    }
+
+    /// Unmounts a volume.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn remove(&self, request: &UnmountRequest) -> Result<Mount, ApiError> {
+        let asking = self.exchange.ask(
+            Method::POST,
+            "/mounts/unmount",
+            Some(request),
+            MOUNT_TIMEOUT,
+        );
+        self.runtime.block_on(asking)
+    }
+
+    /// Waits until everything of a mount is in the store.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn sync(&self, name: &str, deadline: Option<Duration>) -> Result<MountSynced, ApiError> {
+        let request = MountSyncRequest {
+            deadline_ms: deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        };
+        let limit = deadline
+            .unwrap_or(SYNC_DEADLINE_DEFAULT)
+            .saturating_add(SYNC_MARGIN);
+        let path = format!("/mounts/{}/sync", segment(name));
+        self.runtime.block_on(
+            self.exchange
+                .ask(Method::POST, &path, Some(&request), limit),
+        )
+    }
+
+    /// The newest lines of a mount's log.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn logs(&self, name: &str, lines: usize) -> Result<LogLines, ApiError> {
+        self.get(&format!("/mounts/{}/logs?lines={lines}", segment(name)))
+    }
+
+    /// Hands every event to `each`, until that says stop or the sidecar ends. Begins after event `after`, or now.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`]; also when the sidecar breaks off.
+    pub fn events(
+        &self,
+        after: Option<i64>,
+        mount: Option<&str>,
+        mut each: impl FnMut(Event) -> bool,
+    ) -> Result<(), ApiError> {
+        let headers = after.map(|after| ("last-event-id", after.to_string()));
+        let path = match mount {
+            Some(mount) => format!("/events?mount={}", segment(mount)),
+            None => "/events".to_owned(),
+        };
+        self.runtime.block_on(async {
+            let headers: Vec<_> = headers.into_iter().collect();
+            let mut lines = self
+                .exchange
+                .stream(&path, &headers, ANSWER_TIMEOUT)
+                .await?;
+            while let Some(line) = lines.line().await? {
+                let Some(data) = line.strip_prefix("data:") else {
+                    continue;
+                };
+                let event = serde_json::from_str(data.trim_start()).map_err(|error| {
+                    ApiError::BadAnswer(format!("an event is not understood: {error}"))
+                })?;
+                if !each(event) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn get<A: serde::de::DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {
+        let asking = self
+            .exchange
+            .ask(Method::GET, path, None::<&()>, ANSWER_TIMEOUT);
+        self.runtime.block_on(asking)
+    }
+}
+
+/// `text` as a part of a path or a query: what is no letter or digit is written as its bytes.
+fn segment(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_part_of_the_path() {
+        assert_eq!(segment("a-b_c.9"), "a-b_c.9");
+        assert_eq!(segment("a/../b?x#ä"), "a%2F..%2Fb%3Fx%23%C3%A4");
+    }
+}

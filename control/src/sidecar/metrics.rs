@@ -1,0 +1,261 @@
+//! Figures for Prometheus: what was asked of the sidecar and how long it took, and what the mounts said last.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::mounts::View;
+use super::types::MountState;
+use crate::error::ApiError;
+use crate::volume::VolumeStatus;
+
+/// Type of the text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Upper bounds in seconds; a mount may take minutes.
+const SECONDS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    method: String,
+    route: String,
+    status: u32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfMount {
+    mount: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct InState {
+    mount: String,
+    state: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfVerb {
+    mount: String,
+    verb: &'static str,
+}
+
+/// What the sidecar counts itself.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Route, Histogram, fn() -> Histogram>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("weldrfs_control");
+        let requests = Family::<Answered, Counter>::default();
+        let new: fn() -> Histogram = || Histogram::new(SECONDS);
+        let seconds = Family::<Route, Histogram, _>::new_with_constructor(new);
+        registry.register("requests", "Requests that were answered", requests.clone());
+        registry.register(
+            "request_seconds",
+            "Time until the answer began",
+            seconds.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            seconds,
+        }
+    }
+
+    /// One request to `route`, a pattern of the API, never what a client made up.
+    pub(super) fn answered(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let route = route.to_owned();
+        let labels = Answered {
+            method: method.to_owned(),
+            route: route.clone(),
+            status: u32::from(status),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds
+            .get_or_create(&Route { route })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Everything as text.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`].
+    pub(super) fn text(&self, views: &[View], mounts_max: usize) -> Result<String, ApiError> {
+        let mut text = String::new();
+        let written = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &of_mounts(views, mounts_max)))
+            .and_then(|()| encode_eof(&mut text));
+        written.map(|()| text).map_err(|error| {
+            tracing::error!(%error, "the metrics cannot be written");
+            ApiError::Internal("the metrics cannot be written; the sidecar's log says why".into())
+        })
+    }
+}
+
+/// One figure of a volume's status.
+type Figure = (&'static str, &'static str, fn(&VolumeStatus) -> u64);
+
+const FIGURES: [Figure; 17] = [
+    (
+        "memory_resident_bytes",
+        "Resident memory of the mount process",
+        |s| s.memory_resident_bytes,
+    ),
+    (
+        "behind_records",
+        "Acknowledged operations that the store does not have",
+        |s| s.behind.records,
+    ),
+    (
+        "behind_bytes",
+        "Bytes of content that the store does not have",
+        |s| s.behind.bytes,
+    ),
+    ("behind_milliseconds", "Age of the oldest of them", |s| {
+        s.behind.since_ms
+    }),
+    ("staged_bytes", "Bytes in local segments", |s| {
+        s.staged_bytes
+    }),
+    (
+        "staging_limit_bytes",
+        "Where writers are made to wait",
+        |s| s.staging_limit_bytes,
+    ),
+    ("journal_bytes", "Bytes of the local journal", |s| {
+        s.journal_bytes
+    }),
+    (
+        "pack_cache_bytes",
+        "Bytes of packs on the local disk",
+        |s| s.cache.pack_bytes,
+    ),
+    (
+        "pack_cache_budget_bytes",
+        "Most bytes of packs on the local disk",
+        |s| s.cache.pack_budget_bytes,
+    ),
+    ("pack_cache_hits", "Frames decoded from a local pack", |s| {
+        s.cache.pack_hits
+    }),
+    ("pack_cache_misses", "Packs fetched from the store", |s| {
+        s.cache.pack_misses
+    }),
+    (
+        "frame_cache_bytes",
+        "Bytes of decoded content in memory",
+        |s| s.cache.frame_bytes,
+    ),
+    ("frame_cache_hits", "Reads answered from memory", |s| {
+        s.cache.frame_hits
+    }),
+    ("frame_cache_misses", "Reads that had to decode", |s| {
+        s.cache.frame_misses
+    }),
+    ("inodes", "Inodes in use", |s| s.inodes),
+    ("used_bytes", "Bytes of content in use", |s| s.used_bytes),
+    ("read_only", "1 when the volume takes no writes", |s| {
+        u64::from(s.read_only.is_some())
+    }),
+];
+
+/// The figures of all mounts, as they were last seen.
+fn of_mounts(views: &[View], mounts_max: usize) -> Registry {
+    let mut registry = Registry::with_prefix("weldrfs");
+    let limit = Gauge::<i64>::default();
+    limit.set(i64::try_from(mounts_max).unwrap_or(i64::MAX));
+    registry.register("mounts_limit", "As many mounts as there may be", limit);
+    let states = Family::<InState, Gauge>::default();
+    let restarts = Family::<OfMount, Gauge>::default();
+    for view in views {
+        let mount = view.mount.name.clone();
+        let state = view.mount.state.to_string();
+        states
+            .get_or_create(&InState {
+                mount: mount.clone(),
+                state,
+            })
+            .set(1);
+        restarts
+            .get_or_create(&OfMount { mount })
+            .set(i64::from(view.mount.restarts));
+    }
+    registry.register("mount_state", "1 for the state that a mount is in", states);
+    registry.register(
+        "mount_restarts",
+        "Mounted again after its process died",
+        restarts,
+    );
+    let statuses: Vec<(String, &VolumeStatus)> = views
+        .iter()
+        .filter(|view| view.mount.state == MountState::Mounted)
+        .filter_map(|view| {
+            Some((
+                view.mount.name.clone(),
+                view.status.as_ref()?.as_ref().ok()?,
+            ))
+        })
+        .collect();
+    for (name, help, figure) in FIGURES {
+        let of = Family::<OfMount, Gauge>::default();
+        for (mount, status) in &statuses {
+            let labels = OfMount {
+                mount: mount.clone(),
+            };
+            of.get_or_create(&labels)
+                .set(i64::try_from(figure(status)).unwrap_or(i64::MAX));
+        }
+        registry.register(format!("mount_{name}"), help, of);
+    }
+    registry.register(
+        "mount_store_requests",
+        "Requests to the object store",
+        by_verb(&statuses, |v| v.requests),
+    );
+    registry.register(
+        "mount_store_errors",
+        "Requests to the object store that failed",
+        by_verb(&statuses, |v| v.errors),
+    );
+    registry
+}
+
+fn by_verb(
+    statuses: &[(String, &VolumeStatus)],
+    count: fn(&crate::volume::VerbStatus) -> u64,
+) -> Family<OfVerb, Gauge> {
+    let of = Family::<OfVerb, Gauge>::default();
+    for (mount, status) in statuses {
+        let store = &status.store;
+        for (verb, counts) in [
+            ("put", &store.put),
+            ("get", &store.get),
+            ("head", &store.head),
+            ("list", &store.list),
+            ("delete", &store.delete),
+        ] {
+            let labels = OfVerb {
+                mount: mount.clone(),
+                verb,
+            };
+            of.get_or_create(&labels)
+                .set(i64::try_from(count(counts)).unwrap_or(i64::MAX));
+        }
+    }
+    of
+}

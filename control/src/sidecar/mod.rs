@@ -1,0 +1,39 @@
+//! The sidecar: one process for one machine that mounts volumes, keeps them mounted and tells what happens. It talks to
+//! volumes over their sockets only, and to the machine through [`MountHost`].
+
+mod api;
+mod auth;
+mod budget;
+mod client;
+mod events;
+mod host;
+mod limits;
+mod metrics;
+mod mounts;
+mod names;
+mod openapi;
+mod public;
+mod secrets;
+mod server;
+mod settings;
+mod start_error;
+mod store;
+#[cfg(test)]
+mod testing;
+mod types;
+
+pub use auth::{AuthSettings, NewToken, TokenFile, TokenInfo};
+pub use budget::{Budget, Fixed, Machine};
+pub use client::BlockingControlClient;
+pub use host::{CheckedOrder, Clock, Ending, FoundMount, MountHost, MountOrder, WallClock};
+pub use limits::Rates;
+pub use openapi::text as openapi_text;
+pub use public::without_places;
+pub use server::{Listening, serve_control};
+pub use settings::{CONTROL_FOLDER, CONTROL_SOCKET, MOUNTS_MAX, Settings, TOKENS_NAME};
+pub use start_error::StartError;
+pub use types::{
+    Credentials, Event, Health, HealthParts, HealthStatus, LogLines, Mount, MountBudget,
+    MountDetails, MountList, MountRequest, MountState, MountSyncRequest, MountSynced, PartHealth,
+    UnmountRequest,
+};

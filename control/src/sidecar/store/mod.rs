@@ -1,0 +1,313 @@
+//! `control.db`: the mounts that are wanted and the events of the sidecar. The only module of this crate that names
+//! rusqlite.
+//!
+//! One connection, used by one thread at a time. Every change is durable when the call returns.
+
+mod schema;
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::start_error::StartError;
+use super::types::Event;
+use crate::error::ApiError;
+
+/// Name of the database in the sidecar's folder.
+const DATABASE_NAME: &str = "control.db";
+/// Name of the lock in the sidecar's folder.
+const LOCK_NAME: &str = "lock";
+/// How long a statement waits for another process, such as somebody who looks at the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most events that are kept.
+const EVENTS_MAX: i64 = 10_000;
+/// How long events are kept.
+const EVENTS_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How many events are written between two looks at what is too old.
+const TRIM_EVERY: u32 = 100;
+
+impl From<rusqlite::Error> for StartError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+/// A mount that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WantedMount {
+    pub(super) name: String,
+    pub(super) source: String,
+    pub(super) place: String,
+    pub(super) path: String,
+    pub(super) options: Vec<String>,
+    /// It is being unmounted and goes once that is done.
+    pub(super) leaving: bool,
+    /// The boot during which somebody unmounted it beside the sidecar.
+    pub(super) stopped_boot: Option<String>,
+    pub(super) created_ms: u64,
+}
+
+/// The database; clones share it.
+#[derive(Clone)]
+pub(super) struct Store(Arc<Inner>);
+
+struct Inner {
+    db: Mutex<Open>,
+    /// Why the last call failed; `None` when it did not.
+    trouble: Mutex<Option<String>>,
+}
+
+struct Open {
+    db: Connection,
+    written: u32,
+    /// Held as long as the database is open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the database in `folder`, which is made if it is missing.
+    pub(super) fn open(folder: &Path) -> Result<Self, StartError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        let lock = take_lock(folder)?;
+        let path = folder.join(DATABASE_NAME);
+        // SQLite would make it readable by others where the umask allows it.
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        let mut db = Connection::open(&path)?;
+        db.busy_timeout(BUSY_TIMEOUT)?;
+        // Before anything is written: a database of something else stays as it is.
+        schema::migrate(&mut db)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        let open = Open {
+            db,
+            written: 0,
+            _lock: lock,
+        };
+        Ok(Self(Arc::new(Inner {
+            db: Mutex::new(open),
+            trouble: Mutex::new(None),
+        })))
+    }
+
+    /// Why the database did not do what it was last asked, for the health of the sidecar.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().clone()
+    }
+
+    /// The mounts that are wanted, by name.
+    pub(super) async fn mounts(&self) -> Result<Vec<WantedMount>, ApiError> {
+        self.run(|open| {
+            let mut statement = open.db.prepare_cached(
+                "SELECT name, source, place, path, options, leaving, stopped_boot, created_ms FROM mount ORDER BY name",
+            )?;
+            let rows = statement.query_map((), wanted)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Writes a mount that is wanted, in place of what had its name.
+    pub(super) async fn put_mount(&self, mount: WantedMount) -> Result<(), ApiError> {
+        self.run(move |open| {
+            let options = serde_json::to_string(&mount.options)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            open.db.prepare_cached(
+                "INSERT OR REPLACE INTO mount (name, source, place, path, options, leaving, stopped_boot, created_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                mount.name,
+                mount.source,
+                mount.place,
+                mount.path,
+                options,
+                mount.leaving,
+                mount.stopped_boot,
+                i64::try_from(mount.created_ms).unwrap_or(i64::MAX),
+            ])
+            .map(drop)
+        })
+        .await
+    }
+
+    /// Forgets a mount; one that is not there is no error.
+    pub(super) async fn remove_mount(&self, name: &str) -> Result<(), ApiError> {
+        let name = name.to_owned();
+        self.run(move |open| {
+            open.db
+                .prepare_cached("DELETE FROM mount WHERE name = ?1")?
+                .execute([name])
+                .map(drop)
+        })
+        .await
+    }
+
+    /// Writes an event and returns its number.
+    pub(super) async fn add_event(
+        &self,
+        at_ms: u64,
+        kind: &'static str,
+        mount: Option<String>,
+        message: String,
+    ) -> Result<i64, ApiError> {
+        self.run(move |open| {
+            let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+            open.db
+                .prepare_cached(
+                    "INSERT INTO event (at_ms, kind, mount, message) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![at_ms, kind, mount, message])?;
+            let id = open.db.last_insert_rowid();
+            open.written += 1;
+            if open.written >= TRIM_EVERY {
+                open.written = 0;
+                let age = i64::try_from(EVENTS_AGE.as_millis()).unwrap_or(i64::MAX);
+                open.db
+                    .prepare_cached("DELETE FROM event WHERE id <= ?1 OR at_ms < ?2")?
+                    .execute([id - EVENTS_MAX, at_ms.saturating_sub(age)])?;
+            }
+            Ok(id)
+        })
+        .await
+    }
+
+    /// At most `most` events after number `after`, about `mount` only if that is given.
+    pub(super) async fn events_after(
+        &self,
+        after: i64,
+        mount: Option<String>,
+        most: u32,
+    ) -> Result<Vec<Event>, ApiError> {
+        self.run(move |open| {
+            let mut statement = open.db.prepare_cached(
+                "SELECT id, at_ms, kind, mount, message FROM event
+                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) ORDER BY id LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![after, mount, most], event)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// The numbers of the oldest event that is kept and of the newest that ever was; 0 for none.
+    pub(super) async fn event_range(&self) -> Result<(i64, i64), ApiError> {
+        self.run(|open| {
+            let oldest = open.db.query_row("SELECT min(id) FROM event", (), |row| {
+                row.get::<_, Option<i64>>(0)
+            })?;
+            let newest = open
+                .db
+                .query_row(
+                    "SELECT seq FROM sqlite_sequence WHERE name = 'event'",
+                    (),
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok((oldest.unwrap_or(0), newest.unwrap_or(0)))
+        })
+        .await
+    }
+
+    #[cfg(test)]
+    pub(super) async fn forget_events_up_to(&self, id: i64) {
+        let done = self.run(move |open| {
+            open.db
+                .execute("DELETE FROM event WHERE id <= ?1", [id])
+                .map(drop)
+        });
+        done.await.expect("the test's database works");
+    }
+
+    /// Runs `work` where waiting for the disk holds up nobody else, and remembers how it went.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Open) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let inner = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut inner.db.lock());
+            *inner.trouble.lock() = done.as_ref().err().map(ToString::to_string);
+            done
+        });
+        match done.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "control.db failed");
+                Err(ApiError::DatabaseUnavailable(
+                    "the sidecar's database cannot be used; look at its disk, then try again"
+                        .into(),
+                ))
+            }
+            Err(error) => {
+                tracing::error!(%error, "a request to control.db broke down");
+                Err(ApiError::Internal(
+                    "the request broke down; the sidecar's log says why".into(),
+                ))
+            }
+        }
+    }
+}
+
+/// The lock that tells a second sidecar that there is one.
+fn take_lock(folder: &Path) -> Result<File, StartError> {
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(LOCK_NAME))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(StartError::FolderInUse(folder.display().to_string()))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn wanted(row: &Row<'_>) -> rusqlite::Result<WantedMount> {
+    let options: String = row.get(4)?;
+    let options = serde_json::from_str(&options).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(WantedMount {
+        name: row.get(0)?,
+        source: row.get(1)?,
+        place: row.get(2)?,
+        path: row.get(3)?,
+        options,
+        leaving: row.get(5)?,
+        stopped_boot: row.get(6)?,
+        created_ms: unsigned(row.get(7)?),
+    })
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        id: row.get(0)?,
+        at_ms: unsigned(row.get(1)?),
+        kind: row.get(2)?,
+        mount: row.get(3)?,
+        message: row.get(4)?,
+    })
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

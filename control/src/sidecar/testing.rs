@@ -1,0 +1,366 @@
+//! A machine for tests: mounts that are only sockets, which come, fail and die as the test says.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::budget::{Budget, Fixed, Machine};
+use super::host::{CheckedOrder, Ending, FoundMount, MountHost, MountOrder};
+use super::types::LogLines;
+use crate::error::ApiError;
+use crate::socket::bind_volume_socket;
+use crate::volume::{
+    BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
+    GcReport, LastError, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
+    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi, VolumeStatus,
+    serve_volume,
+};
+
+/// How long anything may take before it counts as hanging.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What was started.
+#[derive(Debug, Clone)]
+pub(super) struct Started {
+    pub(super) order: MountOrder,
+    /// What the file with the keys held.
+    pub(super) keys: Option<String>,
+    pub(super) budget: Budget,
+}
+
+struct Running {
+    found: FoundMount,
+    volume: Arc<FakeVolume>,
+    _stop: oneshot::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Vec<Running>,
+    ended_in_order: BTreeSet<u64>,
+    next_pid: u32,
+    started: Vec<Started>,
+    failures: VecDeque<ApiError>,
+    in_use: bool,
+    is_old: bool,
+}
+
+/// The machine.
+pub(super) struct FakeHost {
+    dir: tempfile::TempDir,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    pub(super) boot: Mutex<String>,
+    /// While it is taken, mounts do not come.
+    pub(super) gate: tokio::sync::Mutex<()>,
+}
+
+impl FakeHost {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            dir: tempfile::tempdir().unwrap(),
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            boot: Mutex::new("boot-1".into()),
+            gate: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// A folder that lasts as long as the machine.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    pub(super) fn started(&self) -> Vec<Started> {
+        self.state.lock().started.clone()
+    }
+
+    /// The next attempt to mount fails so.
+    pub(super) fn fail_next(&self, error: ApiError) {
+        self.state.lock().failures.push_back(error);
+    }
+
+    /// Whether a program uses all of the mounts.
+    pub(super) fn set_in_use(&self, in_use: bool) {
+        self.state.lock().in_use = in_use;
+    }
+
+    /// Mounts that are started from now on do not know budgets.
+    pub(super) fn start_old_ones(&self) {
+        self.state.lock().is_old = true;
+    }
+
+    /// The budget that the mount on `path` was told last.
+    pub(super) fn told(&self, path: &str) -> Option<BudgetRequest> {
+        let state = self.state.lock();
+        let running = state
+            .running
+            .iter()
+            .find(|r| r.found.path == Path::new(path))?;
+        *running.volume.budget.lock()
+    }
+
+    /// Mounts beside the sidecar.
+    pub(super) fn mount_by_hand(&self, source: &str, path: &str) -> FoundMount {
+        let mut state = self.state.lock();
+        state.next_pid += 1;
+        let pid = state.next_pid;
+        let state_dir = self.dir.path().join(format!("volume-{pid}"));
+        std::fs::create_dir(&state_dir).unwrap();
+        let found = FoundMount {
+            source: source.into(),
+            place: source.into(),
+            is_view: false,
+            path: path.into(),
+            socket: state_dir.join("volume.sock"),
+            state_dir,
+            pid,
+            pid_mark: u64::from(pid) * 100,
+            started_ms: 1,
+        };
+        let volume = Arc::new(FakeVolume {
+            budget: Mutex::new(None),
+            is_old: state.is_old,
+        });
+        let listener = bind_volume_socket(&found.socket).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(serve_volume(listener, Arc::clone(&volume) as _, async {
+            drop(stopped.await)
+        }));
+        state.running.push(Running {
+            found: found.clone(),
+            volume,
+            _stop: stop,
+        });
+        found
+    }
+
+    /// Ends the mount on `path`.
+    pub(super) fn end(&self, path: &str, ending: Ending) {
+        let mut state = self.state.lock();
+        let at = state
+            .running
+            .iter()
+            .position(|r| r.found.path == Path::new(path));
+        let ended = state.running.remove(at.expect("it runs"));
+        if ending == Ending::Orderly {
+            state.ended_in_order.insert(ended.found.pid_mark);
+        }
+        drop(state);
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+#[async_trait]
+impl MountHost for FakeHost {
+    fn check(&self, order: &MountOrder, _: bool) -> Result<CheckedOrder, ApiError> {
+        if !order.source.contains("://") {
+            return Err(ApiError::InvalidRequest("SOURCE has no scheme".into()));
+        }
+        let fixed = order
+            .options
+            .iter()
+            .find_map(|o| o.strip_prefix("cache_size="));
+        Ok(CheckedOrder {
+            path: order.path.clone(),
+            place: order.source.clone(),
+            is_view: order.options.iter().any(|option| option.starts_with("at=")),
+            fixed: Fixed {
+                cache_bytes: fixed.and_then(|text| text.parse().ok()),
+                buffer_bytes: None,
+            },
+        })
+    }
+
+    async fn discover(&self) -> io::Result<Vec<FoundMount>> {
+        Ok(self
+            .state
+            .lock()
+            .running
+            .iter()
+            .map(|r| r.found.clone())
+            .collect())
+    }
+
+    fn is_running(&self, found: &FoundMount) -> bool {
+        self.state.lock().running.iter().any(|r| r.found == *found)
+    }
+
+    async fn ended(&self, found: &FoundMount) {
+        let mut changed = self.changed.subscribe();
+        while self.is_running(found) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn ending(&self, found: &FoundMount) -> Ending {
+        match self.state.lock().ended_in_order.contains(&found.pid_mark) {
+            true => Ending::Orderly,
+            false => Ending::Died,
+        }
+    }
+
+    async fn mount(
+        &self,
+        order: &MountOrder,
+        credentials: Option<&Path>,
+        budget: Budget,
+    ) -> Result<FoundMount, ApiError> {
+        drop(self.gate.lock().await);
+        let keys = credentials.map(|path| std::fs::read_to_string(path).unwrap());
+        let started = Started {
+            order: order.clone(),
+            keys,
+            budget,
+        };
+        let failure = {
+            let mut state = self.state.lock();
+            state.started.push(started);
+            state.failures.pop_front()
+        };
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(self.mount_by_hand(&order.source, order.path.to_str().unwrap())),
+        }
+    }
+
+    async fn unmount(&self, path: &Path, found: Option<&FoundMount>) -> Result<(), ApiError> {
+        if self.state.lock().in_use {
+            return Err(ApiError::InUse("it is used by vim (process 7)".into()));
+        }
+        if found.is_some() {
+            self.end(path.to_str().unwrap(), Ending::Orderly);
+        }
+        Ok(())
+    }
+
+    fn machine(&self) -> Machine {
+        Machine {
+            disk_bytes: 4 << 30,
+            disk_free_bytes: 4 << 30,
+            memory_bytes: 1 << 30,
+        }
+    }
+
+    fn boot_id(&self) -> String {
+        self.boot.lock().clone()
+    }
+
+    async fn log(&self, found: &FoundMount, most: usize) -> io::Result<LogLines> {
+        Ok(LogLines {
+            name: String::new(),
+            lines: vec![format!("line of {}", found.pid); most.min(3)],
+            truncated: most < 3,
+        })
+    }
+}
+
+/// A volume that is only a socket has nothing to make a snapshot of.
+fn no_tree() -> ApiError {
+    ApiError::Internal("there is no tree here".into())
+}
+
+/// A volume that is only a socket.
+struct FakeVolume {
+    budget: Mutex<Option<BudgetRequest>>,
+    is_old: bool,
+}
+
+#[async_trait]
+impl VolumeApi for FakeVolume {
+    async fn status(&self) -> Result<VolumeStatus, ApiError> {
+        let mut status = VolumeStatus {
+            memory_resident_bytes: 4321,
+            ..VolumeStatus::default()
+        };
+        status.volume.state_dir = "/secret/place".into();
+        status.store.put.requests = 17;
+        status.last_error = Some(LastError {
+            at_ms: 1,
+            message: "cannot read /secret/place/meta from s3://bucket".into(),
+        });
+        Ok(status)
+    }
+
+    async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError> {
+        if deadline < Duration::from_millis(10) {
+            return Err(ApiError::DeadlineExceeded("3 records are left".into()));
+        }
+        Ok(SyncReport {
+            in_store_lsn: 9,
+            waited_ms: 1,
+        })
+    }
+
+    async fn drop_caches(&self) -> Result<DropReport, ApiError> {
+        Ok(DropReport::default())
+    }
+
+    async fn gc(&self, _dry_run: bool) -> Result<GcReport, ApiError> {
+        Ok(GcReport::default())
+    }
+
+    async fn snapshots(&self) -> Result<SnapshotList, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn snapshot(&self, _request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn remove_snapshot(&self, _request: RemoveRequest) -> Result<RemoveReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn diff(&self, _request: DiffRequest) -> Result<DiffReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn restore(
+        &self,
+        _request: SnapshotRestoreRequest,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn clone_tree(&self, _request: CloneRequest) -> Result<CloneReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
+        if self.is_old {
+            return Err(ApiError::NotFound(
+                "this volume's API has no /v1/budget".into(),
+            ));
+        }
+        *self.budget.lock() = Some(budget);
+        Ok(BudgetReport::default())
+    }
+}
+
+/// Waits for `condition`; fails when it does not come.
+#[track_caller]
+pub(super) fn until(
+    what: &'static str,
+    mut condition: impl FnMut() -> bool,
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: waited {PATIENCE:?} at {caller}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

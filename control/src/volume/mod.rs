@@ -1,0 +1,23 @@
+//! The API of one volume: its types, the server that a mount runs, and the client. No sidecar in here.
+
+mod api;
+mod client;
+mod server;
+mod snapshots;
+mod status;
+
+pub use api::{
+    API_VERSION, BudgetRequest, CACHE_BYTES_MIN, DropRequest, FRAME_CACHE_BYTES_MIN, GC_DEADLINE,
+    GcRequest, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SyncRequest, VolumeApi,
+};
+pub use client::{BlockingVolumeClient, VolumeClient};
+pub use server::serve_volume;
+pub use snapshots::{
+    CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
+    DifferenceKind, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+};
+pub use status::{
+    Behind, BudgetReport, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus,
+    StoreStatus, SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
+};

@@ -1,0 +1,315 @@
+//! What the command line may say about the sidecar: starting it, its tokens, and asking it.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{Invocation, SYNC_SECONDS, WAIT_MAX_SECONDS};
+use crate::commands::{control, events, mounts};
+use crate::options::span;
+
+/// Most mounts that may be asked for.
+const MOUNTS_MAX: u64 = 64;
+/// Most lines of a log that may be asked for.
+const LINES_MAX: u64 = 5_000;
+
+/// Starting the sidecar, and what belongs to it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct ControlArgs {
+    #[command(subcommand)]
+    command: Option<ControlCommand>,
+    /// The Unix socket (default: control.sock in the run folder, /run/weldrfs for root)
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Group whose members may use the socket: a name or number (default: that of the process)
+    #[arg(long)]
+    group: Option<String>,
+    /// Listen on TCP too, for those who have a token: ADDR:PORT, :PORT, or nothing for port PORT, else 8080
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "")]
+    listen: Option<String>,
+    /// Public keys of signed sessions (EdDSA, RS256), a JSON web key set
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+    /// How many mounts there may be
+    #[arg(long, value_name = "N", default_value_t = weldrfs_control::MOUNTS_MAX as u64,
+          value_parser = clap::value_parser!(u64).range(1..=MOUNTS_MAX))]
+    max_mounts: u64,
+    /// Where mounts go that do not say where (default: WORKSPACE_BASE, else /workspace)
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// Requests in a second, in all
+    #[arg(long, value_name = "N", default_value = "100")]
+    rate: NonZeroU32,
+    /// Requests in a second with one token
+    #[arg(long, value_name = "N", default_value = "50")]
+    token_rate: NonZeroU32,
+    /// Attempts to authenticate in a second, from one address
+    #[arg(long, value_name = "N", default_value = "10")]
+    auth_rate: NonZeroU32,
+    /// Keep keys that were given with a mount on the tmpfs only: after a restart of the machine it needs them again
+    #[arg(long)]
+    forget_credentials: bool,
+    /// How much is logged: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = control::log_level)]
+    log_level: crate::options::LogLevel,
+    #[command(flatten)]
+    state: super::StateDir,
+}
+
+#[derive(Debug, Subcommand)]
+enum ControlCommand {
+    /// Make, list and revoke the tokens for TCP
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print the description of the API
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token; it is shown once
+    Create {
+        /// What it is for
+        #[arg(long, default_value = "unnamed")]
+        name: String,
+        /// When it ends, from now: like 12h or 30d (default: never)
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<Duration>,
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
+    /// List the tokens, without the tokens themselves
+    List {
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
+    /// Take a token away, at once
+    Revoke {
+        /// Its id, as listed
+        id: String,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    span(text)
+        .filter(|span| !span.is_zero())
+        .ok_or_else(|| "it takes a time with a unit (s, m, h, d)".into())
+}
+
+#[derive(Debug, Args)]
+struct Socket {
+    /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Json {
+    /// Answer with JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asking the sidecar about mounts.
+#[derive(Debug, Args)]
+pub(super) struct MountsArgs {
+    #[command(flatten)]
+    socket: Socket,
+    #[command(subcommand)]
+    command: MountsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MountsCommand {
+    /// List the mounts of this machine, or show one
+    Ls {
+        name: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Mount a volume and keep it mounted
+    Add {
+        /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
+        source: String,
+        /// The directory to mount it on (default: NAME in the workspace)
+        path: Option<String>,
+        /// What it is called (default: from SOURCE)
+        #[arg(long)]
+        name: Option<String>,
+        /// Mount options, separated by commas
+        #[arg(short = 'o', value_name = "OPTIONS")]
+        options: Vec<String>,
+        /// Give it the keys that are in the environment here (S3_ACCESS_KEY_ID and so on)
+        #[arg(long)]
+        env_keys: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Unmount a volume, for good
+    Rm {
+        name: String,
+        /// First wait until everything is in the store; it stays mounted if that fails
+        #[arg(long)]
+        sync: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Wait until all that was acknowledged can be restored from the store
+    Sync {
+        name: String,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value = SYNC_SECONDS,
+              value_parser = clap::value_parser!(u64).range(1..=WAIT_MAX_SECONDS))]
+        timeout: u64,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show the newest lines of a mount's log
+    Logs {
+        name: String,
+        /// How many
+        #[arg(long, value_name = "N", default_value = "200",
+              value_parser = clap::value_parser!(u64).range(1..=LINES_MAX))]
+        lines: u64,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+/// Following what happens.
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    socket: Socket,
+    /// Only what is about this mount
+    #[arg(long, value_name = "NAME")]
+    mount: Option<String>,
+    /// Begin after the event with this number; 0 for the oldest that is kept (default: with what happens from now on)
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
+    after: Option<i64>,
+    #[command(flatten)]
+    json: Json,
+}
+
+impl From<ControlArgs> for Invocation {
+    fn from(args: ControlArgs) -> Self {
+        let state_dir = |state: super::StateDir| state.state_dir;
+        match args.command {
+            None => Self::Control {
+                request: control::Request {
+                    socket: args.socket,
+                    group: args.group,
+                    listen: args.listen,
+                    jwks: args.jwks,
+                    max_mounts: usize::try_from(args.max_mounts).unwrap_or(usize::MAX),
+                    workspace: args.workspace,
+                    rates: weldrfs_control::Rates {
+                        all: args.rate,
+                        token: args.token_rate,
+                        authentication: args.auth_rate,
+                    },
+                    keep_credentials: !args.forget_credentials,
+                    log_level: args.log_level,
+                },
+                state_dir: args.state.state_dir,
+            },
+            Some(ControlCommand::Openapi) => Self::OpenApi,
+            Some(ControlCommand::Token(command)) => {
+                let (request, state) = match command {
+                    TokenCommand::Create {
+                        name,
+                        expires,
+                        json,
+                        state,
+                    } => (
+                        control::TokenRequest::Create {
+                            name,
+                            expires,
+                            as_json: json,
+                        },
+                        state,
+                    ),
+                    TokenCommand::List { json, state } => {
+                        (control::TokenRequest::List { as_json: json }, state)
+                    }
+                    TokenCommand::Revoke { id, state } => {
+                        (control::TokenRequest::Revoke { id }, state)
+                    }
+                };
+                Self::Token {
+                    request,
+                    state_dir: state_dir(state),
+                }
+            }
+        }
+    }
+}
+
+impl From<MountsArgs> for Invocation {
+    fn from(args: MountsArgs) -> Self {
+        let (request, json) = match args.command {
+            MountsCommand::Ls { name, json } => (mounts::Request::List { name }, json),
+            MountsCommand::Add {
+                source,
+                path,
+                name,
+                options,
+                env_keys,
+                json,
+            } => {
+                let add = mounts::Request::Add {
+                    source,
+                    path,
+                    name,
+                    options,
+                    env_keys,
+                };
+                (add, json)
+            }
+            MountsCommand::Rm { name, sync, json } => {
+                (mounts::Request::Remove { name, sync }, json)
+            }
+            MountsCommand::Sync {
+                name,
+                timeout,
+                json,
+            } => {
+                let timeout = Duration::from_secs(timeout);
+                (mounts::Request::Sync { name, timeout }, json)
+            }
+            MountsCommand::Logs { name, lines, json } => {
+                let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+                (mounts::Request::Logs { name, lines }, json)
+            }
+        };
+        Self::Mounts {
+            request,
+            socket: args.socket.socket,
+            as_json: json.json,
+        }
+    }
+}
+
+impl From<EventsArgs> for Invocation {
+    fn from(args: EventsArgs) -> Self {
+        Self::Events {
+            request: events::Request {
+                mount: args.mount,
+                after: args.after,
+                as_json: args.json.json,
+            },
+            socket: args.socket.socket,
+        }
+    }
+}

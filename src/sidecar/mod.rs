@@ -1,0 +1,9 @@
+//! The machine as the sidecar sees it: mount processes started, found, watched and taken away.
+
+mod found;
+mod host;
+mod start;
+mod tail;
+mod users;
+
+pub(crate) use host::Machinery;

@@ -1,0 +1,19 @@
+//! The sidecar from outside, with real mounts: over its socket, over TCP and by the command line; killed, and with its
+//! mounts killed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of these tests fail the test that calls them"
+)]
+
+mod access;
+mod keys;
+mod killed;
+mod mounts;
+#[path = "../support/s3_server/mod.rs"]
+mod s3_server;
+mod sidecar;
+#[path = "../cli/support.rs"]
+#[allow(dead_code, reason = "the tests of the command line use the rest")]
+mod support;
