@@ -35,10 +35,11 @@ impl History {
         self.now.clone()
     }
 
-    /// One change of one file: one operation. What was refused did not happen.
+    /// One change of one file, visible with one operation. What was refused did not happen.
     pub(super) fn step(&mut self, volume: &Volume, rng: &mut SmallRng) -> Result<(), FsError> {
         let name = format!("f{}", rng.random_range(0..12));
         let engine = volume.engine();
+        let before = engine.ns.acknowledged().0;
         let there = self.now.get(&name).cloned();
         match (there, rng.random_range(0..10)) {
             (None, _) => {
@@ -71,6 +72,9 @@ impl History {
                 self.now.insert(name, Arc::new(whole));
             }
         }
+        // A file that loses its last name is gone with the first operation; the second one gives its inode back. A cut
+        // between the two finds it gone.
+        self.states.insert(before + 1, self.now.clone());
         self.note(volume);
         Ok(())
     }
