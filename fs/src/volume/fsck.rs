@@ -10,9 +10,9 @@
 //! - `pack-known`: every pack that the last state of a chain uses is there, and is known to the newest state (deep).
 //! - `sqlite-integrity`: SQLite finds the database whole.
 //! - `pack-object`: every pack that the database knows, and that is not dead, is there, with its length.
-//! - `extent-in-pack`: every extent that a file uses lies within its pack.
+//! - `extent-in-pack`: every extent that a file or a snapshot uses lies within its pack.
 //! - `pack-whole`: every pack has the checksums it should have (deep).
-//! - `pack-extents`: every extent that a file uses is in its pack where the database says (deep).
+//! - `pack-extents`: every extent that a file or a snapshot uses is in its pack where the database says (deep).
 
 use std::path::Path;
 

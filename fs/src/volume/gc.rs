@@ -3,8 +3,8 @@
 //! Nothing is deleted that any state uses which can still be restored. A pack goes through these steps, each of which may
 //! be the last one of a process:
 //!
-//! 1. It is **dead**: no row of the present tables uses an extent in it. Nothing can come to use one again, because runs
-//!    are only ever copied from runs. It is marked with the store's time and with the publication `seq + 2`: at most one
+//! 1. It is **dead**: no row of the present tables uses an extent in it, those that snapshots have kept included. Nothing
+//!    can come to use one again, because runs are only ever copied from runs. It is marked with the store's time and with the publication `seq + 2`: at most one
 //!    publication that was begun before the mark can still arrive, as `seq + 1`; every later one says that it is dead.
 //! 2. The mark is published, as that publication or a later one, with all of the metadata: the states that use the pack
 //!    become a chain, whose time runs.

@@ -1,7 +1,8 @@
 //! The table `pack`: which packs there are, how much of each is used, and which are dead.
 //!
-//! A pack is dead when nothing that the database has uses an extent in it. Nothing can come to use one again: runs are
-//! only ever copied from runs. It stays in the table until its object is deleted.
+//! A pack is dead when nothing that the database has uses an extent in it, neither a file nor what a snapshot has kept.
+//! Nothing can come to use one again: runs are only ever copied from runs. It stays in the table until its object is
+//! deleted.
 
 use rusqlite::{Connection, Row, params};
 
