@@ -18,6 +18,7 @@ use crate::clock::{Clock, ManualClock};
 mod fsck;
 mod gc;
 mod history;
+mod kept;
 mod lease;
 mod loss;
 mod points;

@@ -185,7 +185,8 @@ impl Namespace {
     /// # Errors
     /// `NotFound`, and why SQLite could not do it: it is still there then.
     pub fn remove_snapshot(&self, name: &str, now_ns: i64) -> Result<()> {
-        self.check_writable()?;
+        // Whoever may not write may not remove either; writers go on meanwhile, so the lock is given back.
+        drop(self.begin(now_ns)?);
         // What a restore names may only be named by the snapshot until SQLite has the restored rows.
         let _held = self.holding.lock();
         let epoch = self.snapshot(name)?.epoch;

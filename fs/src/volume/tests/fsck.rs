@@ -127,7 +127,7 @@ impl Shelf {
     }
 }
 
-fn sqlite(database: &Path, sql: &str) {
+pub(super) fn sqlite(database: &Path, sql: &str) {
     let changed = std::process::Command::new("sqlite3")
         .arg(database)
         .arg(sql)

@@ -10,16 +10,16 @@ use weldrfs_meta::{Ino, RenameFlags, SeekTo, XattrMode};
 
 use super::gc::Hours;
 
-type Tree = BTreeMap<String, (u32, Vec<u8>)>;
+pub(super) type Tree = BTreeMap<String, (u32, Vec<u8>)>;
 
-fn named(name: &str) -> SnapshotNames {
+pub(super) fn named(name: &str) -> SnapshotNames {
     SnapshotNames {
         name: Some(name.into()),
         ..SnapshotNames::default()
     }
 }
 
-fn write(volume: &Volume, name: &str, data: &[u8]) -> Ino {
+pub(super) fn write(volume: &Volume, name: &str, data: &[u8]) -> Ino {
     let ino = match volume.engine().find(ROOT_INO, name.as_bytes()).unwrap() {
         Some(attr) => attr.ino,
         None => file(volume, name),
@@ -29,7 +29,7 @@ fn write(volume: &Volume, name: &str, data: &[u8]) -> Ino {
 }
 
 /// Everything below a directory: mode and content, or the target, by path.
-fn tree(volume: &Volume, top: Ino) -> Tree {
+pub(super) fn tree(volume: &Volume, top: Ino) -> Tree {
     let mut found = Tree::new();
     let mut dirs = vec![(top, String::new())];
     let engine = volume.engine();
@@ -50,7 +50,8 @@ fn tree(volume: &Volume, top: Ino) -> Tree {
                         Vec::new()
                     }
                     Kind::Symlink => engine.readlink(attr.ino).unwrap().to_vec(),
-                    _ => engine.read(attr.ino, 0, 1 << 24).unwrap().to_vec(),
+                    Kind::File => engine.read(attr.ino, 0, 1 << 24).unwrap().to_vec(),
+                    _ => Vec::new(),
                 };
                 found.insert(path, (attr.mode, data));
             }
@@ -59,13 +60,13 @@ fn tree(volume: &Volume, top: Ino) -> Tree {
     found
 }
 
-fn snapshot_root(volume: &Volume, name: &str) -> Result<Ino, FsError> {
+pub(super) fn snapshot_root(volume: &Volume, name: &str) -> Result<Ino, FsError> {
     let path = format!(".snapshots/{name}");
     Ok(volume.engine().walk(path.as_bytes())?.ino)
 }
 
 /// A project in small.
-fn project(volume: &Volume) -> Tree {
+pub(super) fn project(volume: &Volume) -> Tree {
     let engine = volume.engine();
     let src = engine.mkdir(ROOT_INO, b"src", 0o755, &ME).unwrap().ino;
     for n in 0..20_u64 {
@@ -84,7 +85,7 @@ fn project(volume: &Volume) -> Tree {
 }
 
 /// What an agent does to it.
-fn turn(volume: &Volume) {
+pub(super) fn turn(volume: &Volume) {
     let engine = volume.engine();
     let src = engine.lookup(ROOT_INO, b"src").unwrap().ino;
     let f3 = engine.lookup(src, b"f3").unwrap().ino;
