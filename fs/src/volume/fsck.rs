@@ -169,11 +169,8 @@ impl Check<'_> {
             return Ok(());
         }
         let file = folder.join("newest.db");
-        match transfer::fetch(&*self.desk.store, &self.desk.runtime, head, &file) {
-            Ok((packed, _)) => {
-                weldrfs_meta::settle_restored(&file, &packed)?;
-                self.database(&RestedDatabase::open(&file)?, deep)
-            }
+        match transfer::fetch_rested(self.desk, head, &file) {
+            Ok(database) => self.database(&database, deep),
             Err(OpenError::State(why)) => {
                 self.report.found("database-image", why);
                 Ok(())
@@ -224,10 +221,8 @@ impl Check<'_> {
             layers,
             ..head.clone()
         };
-        match transfer::fetch(&*self.desk.store, &self.desk.runtime, &old, &file) {
-            Ok((packed, _)) => {
-                weldrfs_meta::settle_restored(&file, &packed)?;
-                let database = RestedDatabase::open(&file)?;
+        match transfer::fetch_rested(self.desk, &old, &file) {
+            Ok(database) => {
                 let ids: FxHashMap<u64, [u8; 16]> = database
                     .packs()?
                     .iter()

@@ -28,6 +28,7 @@ use weldrfs_blockstore::{ObjectStore, PackId};
 use weldrfs_meta::{Dead, MetaError, PackRow, PackUsage, Permit};
 
 use super::admission::store_now_ms;
+use super::inventory::DELETE_KEYS;
 use super::keeper::Keeper;
 use super::publish::{AFTER_MARKS, Shape};
 use super::{Volume, note_trouble, unnamed};
@@ -41,8 +42,6 @@ const SPARSE: f64 = 0.3;
 const SPARSE_AGE_MS: u64 = 3_600_000;
 /// Bytes that are written anew in one round, before compression.
 const REWRITE_BYTES: u64 = 256 << 20;
-/// Keys deleted by one call.
-pub(super) const DELETE_KEYS: usize = 1000;
 /// How long each of the steps of a round may take.
 pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two rounds, and before the first.

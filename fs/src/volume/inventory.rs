@@ -2,7 +2,7 @@
 
 use tokio::runtime::Handle;
 use weldrfs_blockstore::{
-    ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, RetrySettings, RetryStore,
+    ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, RetrySettings, RetryStore, StoreError,
 };
 
 use super::admission::is_time_key;
@@ -13,7 +13,7 @@ use super::place::{Place, Source};
 use super::points::is_chain_key;
 
 /// Keys deleted by one call.
-const DELETE_KEYS: usize = 1000;
+pub(super) const DELETE_KEYS: usize = 1000;
 
 /// A volume found in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,9 +114,12 @@ pub fn destroy_volume(source: &Source, id: &str, runtime: &Handle) -> Result<Des
 
 /// Whether a key is one that a volume writes.
 fn is_ours(key: &str) -> bool {
-    key == MARKER_KEY
-        || key == HEAD_KEY
-        || is_part_key(key)
+    key == MARKER_KEY || key == HEAD_KEY || is_named_by_head(key)
+}
+
+/// Whether a key is of an object that counts because something names it, or that asked for the time.
+pub(super) fn is_named_by_head(key: &str) -> bool {
+    is_part_key(key)
         || is_chain_key(key)
         || is_time_key(key)
         || PackId::from_object_key(key).is_some()
@@ -131,10 +134,20 @@ pub(super) fn everything(
     store: &dyn ObjectStore,
     runtime: &Handle,
 ) -> Result<Vec<ListedObject>, OpenError> {
+    Ok(runtime.block_on(list(store, ""))?)
+}
+
+/// Every object whose key begins with `prefix`, in the order of their keys.
+pub(super) async fn list(
+    store: &dyn ObjectStore,
+    prefix: &str,
+) -> Result<Vec<ListedObject>, StoreError> {
     let mut all: Vec<ListedObject> = Vec::new();
     loop {
         let after = all.last().map(|object| object.key.clone());
-        let page = runtime.block_on(store.list("", after.as_deref(), MAX_LIST_OBJECTS))?;
+        let page = store
+            .list(prefix, after.as_deref(), MAX_LIST_OBJECTS)
+            .await?;
         let more = page.more && !page.objects.is_empty();
         all.extend(page.objects);
         if !more {

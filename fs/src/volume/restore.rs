@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use weldrfs_blockstore::{ObjectStore, StoreError};
-use weldrfs_meta::{Dead, PackRow, RestedDatabase};
+use weldrfs_meta::Dead;
 
 use super::admission::{check_free, store_now_ms};
 use super::head::{Head, Layer, Seen, read_head};
@@ -128,10 +128,8 @@ fn full_layer(
         error,
     };
     let database = folder.join("meta.db");
-    let (packed, fetched) = transfer::fetch(&*desk.store, &desk.runtime, wanted, &database)?;
-    drop(fetched);
-    weldrfs_meta::settle_restored(&database, &packed)?;
-    let left = packs_of(desk, newest, &folder.join("newest.db"))?;
+    drop(transfer::fetch_rested(desk, wanted, &database)?);
+    let left = transfer::fetch_rested(desk, newest, &folder.join("newest.db"))?.packs()?;
     let dead = Dead {
         at_ms: desk.runtime.block_on(store_now_ms(desk))?,
         seq: newest.seq + 1,
@@ -148,14 +146,6 @@ fn full_layer(
     };
     let deadline = Instant::now() + SHIP_DEADLINE;
     layers::put(desk, header, &table, &spool, &[], now_ms, deadline).map_err(failed)
-}
-
-/// The packs of the state that a head names.
-fn packs_of(desk: &Desk, head: &Head, database: &Path) -> Result<Vec<PackRow>, OpenError> {
-    let (packed, fetched) = transfer::fetch(&*desk.store, &desk.runtime, head, database)?;
-    drop(fetched);
-    weldrfs_meta::settle_restored(database, &packed)?;
-    Ok(RestedDatabase::open(database)?.packs()?)
 }
 
 /// The head of the volume, if it has one.

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use bytes::{Buf, Bytes};
 use weldrfs_blockstore::{ObjectStore, StoreError};
-use weldrfs_meta::Packed;
+use weldrfs_meta::{Packed, RestedDatabase};
 
 use super::head::{Head, Layer, Part, part_key};
+use super::keeper::Desk;
 use super::layer;
 use super::open_error::OpenError;
 use super::pages::PageTable;
@@ -172,6 +173,16 @@ pub(super) fn fetch(
         ));
     }
     Ok((packed, table))
+}
+
+/// The same, ready to be read.
+///
+/// # Errors
+/// Those of [`fetch`]; [`OpenError::Meta`] when the database cannot be opened.
+pub(super) fn fetch_rested(desk: &Desk, head: &Head, file: &Path) -> Result<RestedDatabase, OpenError> {
+    let (packed, _) = fetch(&*desk.store, &desk.runtime, head, file)?;
+    weldrfs_meta::settle_restored(file, &packed)?;
+    Ok(RestedDatabase::open(file)?)
 }
 
 fn fetch_layer(

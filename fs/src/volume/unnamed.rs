@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use rustc_hash::FxHashSet;
-use weldrfs_blockstore::{ListedObject, MAX_LIST_OBJECTS, ObjectStore, PackId, StoreError};
+use weldrfs_blockstore::PackId;
 
 use super::Volume;
-use super::admission::is_time_key;
-use super::gc::{Amount, DELETE_KEYS, GRACE_MS, STEP_DEADLINE, delete};
-use super::head::{Head, Layer, is_part_key, part_keys};
+use super::gc::{Amount, GRACE_MS, STEP_DEADLINE, delete};
+use super::head::{Head, Layer, part_keys};
+use super::inventory::{DELETE_KEYS, is_named_by_head, list};
 use super::keeper::{Desk, Keeper};
-use super::points::{self, is_chain_key};
+use super::points;
 use crate::error::FsError;
 
 /// Where a volume's objects are, besides marker and head.
@@ -35,11 +35,11 @@ pub(super) fn sweep(
     }
     let mut old = Vec::new();
     for prefix in PREFIXES {
-        let listed = desk.within(Instant::now() + STEP_DEADLINE, list(desk, prefix))?;
+        let listed = desk.within(Instant::now() + STEP_DEADLINE, list(&*desk.store, prefix))?;
         old.extend(
             listed
                 .into_iter()
-                .filter(|object| object.modified_ms + GRACE_MS <= now_ms && is_ours(&object.key)),
+                .filter(|object| object.modified_ms + GRACE_MS <= now_ms && is_named_by_head(&object.key)),
         );
     }
     if old.is_empty() {
@@ -59,29 +59,6 @@ pub(super) fn sweep(
         }
     }
     Ok(amount)
-}
-
-fn is_ours(key: &str) -> bool {
-    is_part_key(key)
-        || is_chain_key(key)
-        || is_time_key(key)
-        || PackId::from_object_key(key).is_some()
-}
-
-async fn list(desk: &Desk, prefix: &str) -> Result<Vec<ListedObject>, StoreError> {
-    let mut all: Vec<ListedObject> = Vec::new();
-    loop {
-        let after = all.last().map(|object| object.key.clone());
-        let page = desk
-            .store
-            .list(prefix, after.as_deref(), MAX_LIST_OBJECTS)
-            .await?;
-        let more = page.more && !page.objects.is_empty();
-        all.extend(page.objects);
-        if !more {
-            return Ok(all);
-        }
-    }
 }
 
 /// Keys that the newest state, the head and its chains name.
