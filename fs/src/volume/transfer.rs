@@ -179,7 +179,11 @@ pub(super) fn fetch(
 ///
 /// # Errors
 /// Those of [`fetch`]; [`OpenError::Meta`] when the database cannot be opened.
-pub(super) fn fetch_rested(desk: &Desk, head: &Head, file: &Path) -> Result<RestedDatabase, OpenError> {
+pub(super) fn fetch_rested(
+    desk: &Desk,
+    head: &Head,
+    file: &Path,
+) -> Result<RestedDatabase, OpenError> {
     let (packed, _) = fetch(&*desk.store, &desk.runtime, head, file)?;
     weldrfs_meta::settle_restored(file, &packed)?;
     Ok(RestedDatabase::open(file)?)

@@ -36,11 +36,9 @@ pub(super) fn sweep(
     let mut old = Vec::new();
     for prefix in PREFIXES {
         let listed = desk.within(Instant::now() + STEP_DEADLINE, list(&*desk.store, prefix))?;
-        old.extend(
-            listed
-                .into_iter()
-                .filter(|object| object.modified_ms + GRACE_MS <= now_ms && is_named_by_head(&object.key)),
-        );
+        old.extend(listed.into_iter().filter(|object| {
+            object.modified_ms + GRACE_MS <= now_ms && is_named_by_head(&object.key)
+        }));
     }
     if old.is_empty() {
         return Ok(Amount::default());
