@@ -204,6 +204,9 @@ enum SnapshotCommand {
         /// Answer with JSON
         #[arg(long)]
         json: bool,
+        /// Show the changes of the files' text, as a patch that `git apply` takes
+        #[arg(long, conflicts_with_all = ["json", "stat"])]
+        patch: bool,
         #[command(flatten)]
         state: StateDir,
     },
@@ -250,12 +253,14 @@ impl From<SnapshotCommand> for Invocation {
                 b: newer,
                 stat,
                 json,
+                patch,
                 state,
             } => {
-                let form = match (stat, json) {
-                    (_, true) => Form::Json,
-                    (true, false) => Form::Stat,
-                    (false, false) => Form::Names,
+                let form = match (stat, json, patch) {
+                    (_, true, _) => Form::Json,
+                    (true, ..) => Form::Stat,
+                    (.., true) => Form::Patch,
+                    _ => Form::Names,
                 };
                 (path, Request::Diff { older, newer, form }, state)
             }

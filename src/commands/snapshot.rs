@@ -8,7 +8,7 @@ use weldrfs_control::{
     RemoveRequest, SnapshotInfo, SnapshotRequest, SnapshotRestoreRequest,
 };
 
-use super::{api_failure, target};
+use super::{api_failure, patch, target};
 use crate::failure::Failure;
 use crate::registry::Registry;
 use crate::report::bytes;
@@ -47,6 +47,8 @@ pub(crate) enum Form {
     Names,
     Stat,
     Json,
+    /// What `git apply` takes.
+    Patch,
 }
 
 /// Does what `request` says to the volume that `path` lies on; a path below the mountpoint means no more than that.
@@ -82,11 +84,14 @@ pub(crate) fn run(path: &Path, request: Request, registry: &Registry) -> Result<
             let request = DiffRequest {
                 older,
                 newer,
-                path: place.path,
+                path: place.path.clone(),
             };
             let found = place.client.diff(&request);
             let found = found.map_err(|error| api_failure("cannot compare", &error))?;
-            report::print(&differences(&found, form)?)
+            match form {
+                Form::Patch => place.patch(&request, &found),
+                form => report::print(&differences(&found, form)?),
+            }
         }
         Request::Restore { name } => {
             let request = SnapshotRestoreRequest {
@@ -192,6 +197,32 @@ impl Place {
         Ok(listed.snapshots)
     }
 
+    /// Prints what differs as a patch. The present may go on changing meanwhile: each file is shown as it is found.
+    fn patch(&self, request: &DiffRequest, found: &DiffReport) -> Result<(), Failure> {
+        if found.left_out > 0 {
+            return Err(Failure::Invocation(format!(
+                "{} paths differ, more than a patch is made of; name a path below {}",
+                found.differences.len() as u64 + found.left_out,
+                self.mountpoint.display()
+            )));
+        }
+        let snapshots = self.mountpoint.join(".snapshots");
+        let newer = match &request.newer {
+            Some(newer) => snapshots.join(newer),
+            None => self.mountpoint.clone(),
+        };
+        let older = snapshots.join(&request.older);
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = patch::write(&found.differences, &older, &newer, &mut out)
+            .and_then(|()| std::io::Write::flush(&mut out));
+        match written {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::system("cannot write the patch", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn named(&self, name: &str) -> Result<SnapshotInfo, Failure> {
         let found = self.all()?.into_iter().find(|s| s.name == name);
         found.ok_or_else(|| Failure::Invocation(format!("there is no snapshot {name}")))
@@ -237,7 +268,7 @@ fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
 fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
     let mut text: String = match form {
         Form::Json => return report::json(found),
-        Form::Names => found.differences.iter().map(name_line).collect(),
+        Form::Names | Form::Patch => found.differences.iter().map(name_line).collect(),
         Form::Stat => return Ok(stat(found)),
     };
     if found.left_out > 0 {

@@ -50,7 +50,9 @@ pub(crate) fn every_test_the_page_names_exists() {
     assert!(names.len() > 40, "only {} tests are named", names.len());
     assert!(rows(&page).count() > 10, "the table is not found");
     let mut all = String::new();
-    sources(&in_repository("tests"), &mut all);
+    for folder in ["tests", "fs/src/volume/tests"] {
+        sources(&in_repository(folder), &mut all);
+    }
     let missing: Vec<&String> = names
         .iter()
         .filter(|name| {

@@ -126,3 +126,43 @@ fn the_commands_do_what_they_say() {
     assert_eq!(attempt(&volume, &["snapshot", "diff", &text, "first"]).0, 1);
     volume.unmount();
 }
+
+#[test]
+fn a_patch_is_what_git_applies() {
+    let mut volume = Volume::mounted();
+    let project = volume.root().join("project");
+    fs::create_dir_all(&project).unwrap();
+    shell(
+        &project,
+        "mkdir -p src/deep keep; seq 100 > src/a; seq 50 > src/deep/b; printf 'no newline' > c
+         seq 10 > gone; seq 20 > 'with space'; ln -s src/a link; ln -s x turns; seq 5 > keep/same; : > empty",
+    );
+    let root = volume.root();
+    let copy = volume.beside("copy");
+    let text = copy.to_string_lossy().into_owned();
+    shell(&root, &format!("cp -a project '{text}'"));
+    snapshot(&volume, "create", &root, &["first"]);
+    shell(
+        &project,
+        "sed -i 's/^50$/fifty/' src/a; echo more >> src/deep/b; mv src/deep src/moved; printf 'one' > c; rm gone empty
+         chmod +x 'with space'; ln -sfn src/moved link; rm turns; seq 3 > turns; seq 7 > 'new one'; : > void
+         mv keep kept; mkdir bare",
+    );
+    let patch = snapshot(&volume, "diff", &project, &["first", "--patch"]);
+    let file = volume.beside("patch");
+    fs::write(&file, &patch).unwrap();
+    // Paths are below the mountpoint.
+    let apply = format!(
+        "git init -q . && git apply -p2 --index '{}' 2>&1 || git apply -p2 '{}'",
+        file.display(),
+        file.display()
+    );
+    shell(&copy, &apply);
+    shell(&copy, "rm -rf .git; mkdir bare");
+    shell(&root, &format!("diff -r --no-dereference project '{text}'"));
+    shell(
+        &copy,
+        "test -x 'with space'; test ! -e keep; test ! -e src/deep",
+    );
+    volume.unmount();
+}
