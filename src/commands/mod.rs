@@ -7,6 +7,7 @@ pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod mount;
 pub(crate) mod mounts;
+mod progress;
 pub(crate) mod restore;
 mod serve;
 pub(crate) mod status;
