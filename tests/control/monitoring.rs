@@ -112,9 +112,5 @@ fn the_alerts_are_rules_that_fire_when_they_should() {
 
 /// Where `scripts/dev setup` puts programs that tests use.
 pub(crate) fn tools() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
-    target.join("tools")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
 }
