@@ -3,7 +3,7 @@
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, ResponseBuilder, Type};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder, Type};
 use utoipa::{Modify, OpenApi};
 
 use super::api;
@@ -90,7 +90,11 @@ impl Modify for Common {
                     "504",
                     "`deadline_exceeded`: what was under way goes on",
                 );
-                if operation.request_body.is_some() {
+                if let Some(body) = &mut operation.request_body {
+                    // Where every field may be left out, so may the body.
+                    if operation.operation_id.as_deref() == Some("sync_mount") {
+                        body.required = Some(Required::False);
+                    }
                     add(operation, "413", "`too_large`");
                     add(operation, "415", "`unsupported_media_type`");
                 }

@@ -30,7 +30,7 @@ const SYNC_MARGIN: Duration = Duration::from_secs(20);
 /// Answers once it is mounted. The same request again answers with the same mount.
 #[utoipa::path(
     post, path = "/mounts", tag = "mounts", operation_id = "mount",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: the same request with the same key is done once and answered the same for a day, with `idempotency-replayed: true`")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "1 to 255 visible characters: the same request with the same key is done once and answered the same for a day, with `idempotency-replayed: true`")),
     request_body = MountRequest,
     responses(
         (status = 200, description = "It is mounted", body = Mount),
@@ -74,7 +74,7 @@ pub(in crate::sidecar) async fn list(State(app): State<App>) -> Json<MountList> 
 /// One mount, with what its volume says of itself
 #[utoipa::path(
     get, path = "/mounts/{name}", tag = "mounts", operation_id = "get_mount",
-    params(("name" = String, Path, description = "The mount's name")),
+    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     responses(
         (status = 200, description = "The mount", body = MountDetails),
         (status = 404, description = "`not_found`", body = ErrorBody),
@@ -118,7 +118,7 @@ pub(in crate::sidecar) async fn unmount(
 /// Wait until everything acknowledged so far can be restored from the store alone
 #[utoipa::path(
     post, path = "/mounts/{name}/sync", tag = "mounts", operation_id = "sync_mount",
-    params(("name" = String, Path, description = "The mount's name")),
+    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     request_body = MountSyncRequest,
     responses(
         (status = 200, description = "It can", body = MountSynced),
@@ -152,8 +152,8 @@ struct LogQuery {
 #[utoipa::path(
     get, path = "/mounts/{name}/logs", tag = "mounts", operation_id = "get_mount_log",
     params(
-        ("name" = String, Path, description = "The mount's name"),
-        ("lines" = Option<usize>, Query, description = "How many, 1 to 5000; 200 when absent"),
+        ("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project"),
+        ("lines" = Option<usize>, Query, description = "How many, 1 to 5000; 200 when absent", minimum = 1, maximum = 5000),
     ),
     responses(
         (status = 200, description = "Oldest first", body = LogLines),
