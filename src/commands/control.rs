@@ -105,6 +105,7 @@ pub(crate) fn run(
 fn refused(error: StartError) -> Failure {
     match error {
         StartError::Setting(text) => Failure::Invocation(text),
+        damaged @ StartError::Damaged(_) => Failure::Damage(damaged.to_string()),
         other => Failure::System(other.to_string()),
     }
 }

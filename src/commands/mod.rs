@@ -8,6 +8,7 @@ pub(crate) mod gc;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 mod patch;
+mod progress;
 pub(crate) mod restore;
 mod serve;
 pub(crate) mod snapshot;

@@ -7,7 +7,7 @@ use weldrfs_control::{
     BlockingControlClient, Credentials, Mount, MountDetails, MountRequest, UnmountRequest,
 };
 
-use super::{api_failure, control};
+use super::{api_failure, control, progress};
 use crate::bucket::{BucketAccess, Keys};
 use crate::environment::{Environment, Variables};
 use crate::failure::Failure;
@@ -49,7 +49,7 @@ pub(crate) fn run(
     as_json: bool,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let client = control::client(socket, environment)?;
+    let client = control::client(socket.clone(), environment)?;
     match request {
         Request::List { name: None } => list(&client, as_json),
         Request::List { name: Some(name) } => show(&client, &name, as_json),
@@ -68,22 +68,26 @@ pub(crate) fn run(
                 options: options_of(&options)?,
                 credentials,
             };
-            let mount = client
-                .add(&request)
+            let text = format!("mounting {}", request.source);
+            let mount = progress::during(&text, || client.add(&request))
                 .map_err(|error| api_failure("not mounted", &error))?;
             let text = format!("{} is mounted on {}\n", mount.name, mount.path);
             answer(&mount, as_json, text)
         }
         Request::Remove { name, sync } => {
-            let mount = client
-                .remove(&UnmountRequest { name, sync })
-                .map_err(|error| api_failure("not unmounted", &error))?;
+            let request = UnmountRequest { name, sync };
+            let removing = || client.remove(&request);
+            let mount = match sync {
+                true => watched(&request.name, socket, environment, removing),
+                false => progress::during(&format!("unmounting {}", request.name), removing),
+            }
+            .map_err(|error| api_failure("not unmounted", &error))?;
             let text = format!("{} is unmounted\n", mount.name);
             answer(&mount, as_json, text)
         }
         Request::Sync { name, timeout } => {
-            let synced = client
-                .sync(&name, Some(timeout))
+            let syncing = || client.sync(&name, Some(timeout));
+            let synced = watched(&name, socket, environment, syncing)
                 .map_err(|error| api_failure("not everything is in the store", &error))?;
             let text = format!("everything of {name} is in the store\n");
             answer(&synced, as_json, text)
@@ -96,6 +100,22 @@ pub(crate) fn run(
             answer(&log, as_json, text)
         }
     }
+}
+
+/// Does `work`, which waits for the store to have everything of mount `name`, and shows how much is left.
+fn watched<T>(
+    name: &str,
+    socket: Option<PathBuf>,
+    environment: &Environment,
+    work: impl FnOnce() -> T,
+) -> T {
+    // A client of its own: the other one waits for its answer.
+    let other = control::client(socket, environment).ok();
+    let left = || {
+        let details = other.as_ref()?.mount(name).ok()?;
+        details.status.map(|status| status.behind.records)
+    };
+    progress::down_to_nothing(&format!("bringing {name} to the store"), left, work)
 }
 
 fn answer(value: &impl serde::Serialize, as_json: bool, text: String) -> Result<(), Failure> {

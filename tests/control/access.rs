@@ -11,7 +11,7 @@ use crate::sidecar::{Sidecar, ask_tcp};
 use crate::support::{Answer, PROGRAM, require_fuse, until};
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()

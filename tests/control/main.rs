@@ -8,9 +8,15 @@
 )]
 
 mod access;
+mod attacks;
+mod better_auth;
+mod contract;
 mod keys;
 mod killed;
+mod load;
+mod monitoring;
 mod mounts;
+mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod sidecar;

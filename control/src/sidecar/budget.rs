@@ -116,6 +116,29 @@ mod tests {
     }
 
     #[test]
+    fn five_mounts_on_a_machine_of_1_gb_fit_beside_everything_else() {
+        let machine = machine(1, 1024);
+        let five = split(machine, 0, &[Fixed::default(); 5]);
+        // 256 MB for metadata, 128 MB free.
+        assert_eq!(
+            five[0].cache_bytes,
+            (GB - 256 * MB - 128 * MB) / 5 / MB * MB
+        );
+        assert_eq!(five[0].buffer_bytes, 80 * MB);
+        assert!(five.iter().all(|share| *share == five[0]));
+        let caches: u64 = five.iter().map(|share| share.cache_bytes).sum();
+        let buffers: u64 = five.iter().map(|share| share.buffer_bytes).sum();
+        assert!(caches <= GB - 256 * MB - 128 * MB && buffers <= BUFFERS_BYTES);
+        // Whoever comes and goes changes what the others have, and nobody has less than a mount takes.
+        for mounts in 1..=5 {
+            let shares = split(machine, 0, &vec![Fixed::default(); mounts]);
+            assert!(shares[0].cache_bytes >= five[0].cache_bytes);
+            assert!((five[0].buffer_bytes..=BUFFER_MAX).contains(&shares[0].buffer_bytes));
+            assert!(shares[0].cache_bytes >= CACHE_BYTES_MIN);
+        }
+    }
+
+    #[test]
     fn what_is_used_by_others_is_not_shared_out_and_what_the_caches_hold_is() {
         let full = Machine {
             disk_free_bytes: GB,

@@ -51,9 +51,19 @@ struct OfVerb {
     verb: &'static str,
 }
 
+/// What is known only when it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) mounts_max: usize,
+    pub(super) listeners: usize,
+    pub(super) database_works: bool,
+}
+
 /// What the sidecar counts itself.
 pub(super) struct Metrics {
     registry: Registry,
+    listeners: Gauge,
+    database: Gauge,
     requests: Family<Answered, Counter>,
     seconds: Family<Route, Histogram, fn() -> Histogram>,
 }
@@ -64,6 +74,13 @@ impl Metrics {
         let requests = Family::<Answered, Counter>::default();
         let new: fn() -> Histogram = || Histogram::new(SECONDS);
         let seconds = Family::<Route, Histogram, _>::new_with_constructor(new);
+        let (listeners, database) = (Gauge::default(), Gauge::default());
+        registry.register("listeners", "Clients that follow events", listeners.clone());
+        registry.register(
+            "database_works",
+            "1 while control.db does what it is asked",
+            database.clone(),
+        );
         registry.register("requests", "Requests that were answered", requests.clone());
         registry.register(
             "request_seconds",
@@ -72,6 +89,8 @@ impl Metrics {
         );
         Self {
             registry,
+            listeners,
+            database,
             requests,
             seconds,
         }
@@ -95,10 +114,13 @@ impl Metrics {
     ///
     /// # Errors
     /// [`ApiError::Internal`].
-    pub(super) fn text(&self, views: &[View], mounts_max: usize) -> Result<String, ApiError> {
+    pub(super) fn text(&self, views: &[View], now: Now) -> Result<String, ApiError> {
+        self.listeners
+            .set(i64::try_from(now.listeners).unwrap_or(i64::MAX));
+        self.database.set(i64::from(now.database_works));
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.registry)
-            .and_then(|()| encode_registry(&mut text, &of_mounts(views, mounts_max)))
+            .and_then(|()| encode_registry(&mut text, &of_mounts(views, now.mounts_max)))
             .and_then(|()| encode_eof(&mut text));
         written.map(|()| text).map_err(|error| {
             tracing::error!(%error, "the metrics cannot be written");

@@ -7,6 +7,8 @@ mod budget;
 mod client;
 mod events;
 mod host;
+mod idempotency;
+mod kept_socket;
 mod limits;
 mod metrics;
 mod mounts;

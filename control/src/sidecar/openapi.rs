@@ -1,6 +1,9 @@
 //! The description of the API, made from the code and kept in the repository as `control/openapi.json`.
 
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder, Type};
 use utoipa::{Modify, OpenApi};
 
 use super::api;
@@ -25,7 +28,7 @@ const TOKEN: &str = "token";
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),
-    modifiers(&Token),
+    modifiers(&Token, &Common),
     security(("token" = [])),
 )]
 struct Description;
@@ -43,6 +46,79 @@ impl Modify for Token {
         let components = description.components.get_or_insert_default();
         components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
     }
+}
+
+/// What any request may be answered, whatever it asks for.
+struct Common;
+
+impl Modify for Common {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        for path in description.paths.paths.values_mut() {
+            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+                add(
+                    operation,
+                    "400",
+                    "`invalid_request`: the message names what is wrong",
+                );
+                add(
+                    operation,
+                    "401",
+                    "`unauthorized`: over TCP, no token or a wrong one",
+                );
+                add(
+                    operation,
+                    "403",
+                    "`forbidden`: over the socket, not in its group",
+                );
+                add(
+                    operation,
+                    "429",
+                    "`rate_limited`: wait as long as `Retry-After` says",
+                );
+                add(
+                    operation,
+                    "500",
+                    "`internal`: a fault of the sidecar, whose log says more",
+                );
+                add(
+                    operation,
+                    "503",
+                    "`database_unavailable`, `store_unavailable`, `shutting_down`: try again",
+                );
+                add(
+                    operation,
+                    "504",
+                    "`deadline_exceeded`: what was under way goes on",
+                );
+                if let Some(body) = &mut operation.request_body {
+                    // Where every field may be left out, so may the body.
+                    if operation.operation_id.as_deref() == Some("sync_mount") {
+                        body.required = Some(Required::False);
+                    }
+                    add(operation, "413", "`too_large`");
+                    add(operation, "415", "`unsupported_media_type`");
+                }
+            }
+        }
+    }
+}
+
+/// Describes the answer `status` of `operation`, unless it says more about it itself.
+fn add(operation: &mut Operation, status: &str, text: &str) {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody")));
+    let mut response = ResponseBuilder::new()
+        .description(text)
+        .content("application/json", body.build());
+    if status == "429" {
+        let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
+        let header = HeaderBuilder::new().schema(seconds);
+        let header = header.description(Some("Seconds to wait, at least 1"));
+        response = response.header("Retry-After", header.build());
+    }
+    let responses = &mut operation.responses.responses;
+    responses
+        .entry(status.to_owned())
+        .or_insert_with(|| RefOr::T(response.build()));
 }
 
 /// The description as JSON.

@@ -1,11 +1,7 @@
 //! Puts the parts together and serves them, on a Unix socket and, when asked to, on TCP.
 
-use std::fs::{DirBuilder, Permissions};
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -23,6 +19,8 @@ use super::api;
 use super::auth::{Auth, Identity};
 use super::events::{EventLog, kinds};
 use super::host::{Clock, MountHost};
+use super::idempotency::{self, Idempotency};
+use super::kept_socket::KeptSocket;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::mounts::{Mounts, Parts};
@@ -31,25 +29,21 @@ use super::settings::Settings;
 use super::start_error::StartError;
 use super::store::Store;
 use crate::error::ApiError;
-use crate::socket::{bind, connect};
 use crate::wire::{self, Caller, ConnectionLimits, RequestNames, name_request};
 
 /// Connections of each listener.
 const LIMITS: ConnectionLimits = ConnectionLimits {
-    connections: 128,
+    connections: 256,
     head_bytes: 16 * 1024,
     head_lines: 64,
-    head_time: Duration::from_secs(30),
+    head_time: Duration::from_secs(10),
+    stall_time: Duration::from_secs(30),
     stop_grace: Duration::from_secs(2),
 };
 /// Most that listen to events at the same time.
-pub(super) const STREAMS_MAX: usize = 32;
+pub(super) const STREAMS_MAX: usize = 64;
 /// How long a browser may remember what a page may ask.
 const CORS_AGE: Duration = Duration::from_secs(600);
-/// Permissions of the Unix socket.
-const SOCKET_MODE: u32 = 0o660;
-/// Permissions of its folder: the group may pass, and only the owner may look around.
-const FOLDER_MODE: u32 = 0o710;
 
 /// What every request may use; clones are the same.
 #[derive(Clone)]
@@ -59,6 +53,7 @@ pub(super) struct AppParts {
     pub(super) mounts: Mounts,
     pub(super) events: EventLog,
     pub(super) store: Store,
+    pub(super) idempotency: Idempotency,
     pub(super) metrics: Metrics,
     pub(super) mounts_max: usize,
     pub(super) streams: Arc<Semaphore>,
@@ -95,18 +90,24 @@ pub async fn serve_control(
 ) -> Result<(), StartError> {
     let cors = cors(&settings.origins)?;
     let store = Store::open(&settings.folder)?;
-    let unix = listen_unix(&settings).await?;
-    let ended = serve_on(unix, &settings, store, cors, (host, clock), ready, shutdown).await;
-    // Another one cannot have taken it: the lock of the folder is held until the end.
-    if let Err(error) = std::fs::remove_file(&settings.socket) {
-        tracing::debug!(%error, "the socket is already gone");
-    }
+    let unix = KeptSocket::listen(&settings).await?;
+    let ended = serve_on(
+        &unix,
+        &settings,
+        store,
+        cors,
+        (host, clock),
+        ready,
+        shutdown,
+    )
+    .await;
+    unix.remove();
     ended
 }
 
 /// Everything between listening and the end of it.
 async fn serve_on(
-    unix: UnixListener,
+    unix: &KeptSocket,
     settings: &Settings,
     store: Store,
     cors: Option<CorsLayer>,
@@ -114,7 +115,7 @@ async fn serve_on(
     ready: impl FnOnce(&Listening),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
-    let group = std::fs::metadata(&settings.socket)?.gid();
+    let group = unix.group()?;
     let auth = Auth::new(&settings.auth, group, Arc::clone(&clock))?;
     let tcp = listen_tcp(settings, &auth).await?;
     let database = |error: ApiError| StartError::Database(error.to_string());
@@ -148,6 +149,7 @@ async fn serve_on(
     let app = App(Arc::new(AppParts {
         mounts,
         events: events.clone(),
+        idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
         store,
         metrics: Metrics::new(),
         mounts_max: settings.mounts_max,
@@ -162,7 +164,7 @@ async fn serve_on(
     };
     tracing::info!(socket = %settings.socket.display(), tcp = ?listening.tcp, version, "the sidecar listens");
     ready(&listening);
-    let serving = serve_both(unix, tcp, router, stopping);
+    let serving = serve_both(unix.clone(), tcp, router, stopping);
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => Ok(()),
@@ -182,7 +184,7 @@ async fn serve_on(
 }
 
 async fn serve_both(
-    unix: UnixListener,
+    unix: KeptSocket,
     tcp: Option<TcpListener>,
     router: Router,
     stop: watch::Receiver<bool>,
@@ -197,35 +199,6 @@ async fn serve_both(
         }
     };
     tokio::join!(over_unix, over_tcp);
-}
-
-async fn listen_unix(settings: &Settings) -> Result<UnixListener, StartError> {
-    let path = &settings.socket;
-    let failed = |error: io::Error| StartError::Listen {
-        place: path.display().to_string(),
-        error,
-    };
-    if connect(path).await.is_ok() {
-        let text = "somebody else answers there; stop that, or give --socket PATH";
-        return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, text)));
-    }
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    let listener = bind(path, 0o600).map_err(failed)?;
-    if let Some(group) = settings.group {
-        chown(path, None, Some(group)).map_err(failed)?;
-        if folder == settings.run_dir {
-            chown(folder, None, Some(group)).map_err(failed)?;
-            std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE))
-                .map_err(failed)?;
-        }
-    }
-    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    Ok(listener)
 }
 
 async fn listen_tcp(settings: &Settings, auth: &Auth) -> Result<Option<TcpListener>, StartError> {
@@ -298,6 +271,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, StartError> {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("last-event-id"),
+            idempotency::KEY,
         ])
         .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
         .max_age(CORS_AGE);

@@ -14,6 +14,19 @@ pub enum StartError {
          themselves"
     )]
     ForeignDatabase,
+    /// Its migrations are not those of this program. Fix.
+    #[error(
+        "control.db says that it has version {0}, and its tables are others than this program's of that version: it \
+         comes from another line of migrations; start the weldrfs that made it, or move it away and start again: mounts \
+         that run are found by themselves"
+    )]
+    OtherLine(i64),
+    /// What is in the file is no longer a database, or contradicts itself. Fix.
+    #[error(
+        "control.db is damaged: {0}; move it away and start again: mounts that run are found by themselves, others have \
+         to be asked for again"
+    )]
+    Damaged(String),
     /// A later version wrote the database. Fix.
     #[error(
         "control.db has version {found}, and this program knows up to {known}; start the newer weldrfs"

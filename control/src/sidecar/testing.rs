@@ -49,6 +49,8 @@ struct State {
     failures: VecDeque<ApiError>,
     in_use: bool,
     is_old: bool,
+    log_is_broken: bool,
+    sync_failure: Arc<Mutex<Option<ApiError>>>,
 }
 
 /// The machine.
@@ -91,6 +93,16 @@ impl FakeHost {
         self.state.lock().in_use = in_use;
     }
 
+    /// The next request to sync any mount fails so.
+    pub(super) fn fail_sync(&self, error: ApiError) {
+        *self.state.lock().sync_failure.lock() = Some(error);
+    }
+
+    /// From now on no log can be read.
+    pub(super) fn break_logs(&self) {
+        self.state.lock().log_is_broken = true;
+    }
+
     /// Mounts that are started from now on do not know budgets.
     pub(super) fn start_old_ones(&self) {
         self.state.lock().is_old = true;
@@ -127,6 +139,7 @@ impl FakeHost {
         let volume = Arc::new(FakeVolume {
             budget: Mutex::new(None),
             is_old: state.is_old,
+            sync_failure: Arc::clone(&state.sync_failure),
         });
         let listener = bind_volume_socket(&found.socket).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -255,6 +268,9 @@ impl MountHost for FakeHost {
     }
 
     async fn log(&self, found: &FoundMount, most: usize) -> io::Result<LogLines> {
+        if self.state.lock().log_is_broken {
+            return Err(io::Error::other("cannot read /secret/place/log"));
+        }
         Ok(LogLines {
             name: String::new(),
             lines: vec![format!("line of {}", found.pid); most.min(3)],
@@ -272,6 +288,7 @@ fn no_tree() -> ApiError {
 struct FakeVolume {
     budget: Mutex<Option<BudgetRequest>>,
     is_old: bool,
+    sync_failure: Arc<Mutex<Option<ApiError>>>,
 }
 
 #[async_trait]
@@ -291,6 +308,9 @@ impl VolumeApi for FakeVolume {
     }
 
     async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError> {
+        if let Some(error) = self.sync_failure.lock().take() {
+            return Err(error);
+        }
         if deadline < Duration::from_millis(10) {
             return Err(ApiError::DeadlineExceeded("3 records are left".into()));
         }

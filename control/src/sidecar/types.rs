@@ -13,17 +13,23 @@ use crate::volume::VolumeStatus;
 #[serde(deny_unknown_fields)]
 pub struct MountRequest {
     /// Where the volume is kept: `s3://BUCKET[/PREFIX]` or `file:///DIR`.
-    #[schema(example = "s3://bucket/project")]
+    #[schema(
+        example = "s3://bucket/project",
+        max_length = 1024,
+        pattern = "^(s3|file)://"
+    )]
     pub source: String,
     /// What the mount is called; from the source when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub name: Option<String>,
     /// The directory to mount it on, made if it is missing; `/workspace/NAME` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024, pattern = "^/")]
     pub path: Option<String>,
     /// Mount options, each as one would write it after `-o`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(example = json!(["allow_other", "read_deadline=10s"]))]
+    #[schema(example = json!(["allow_other", "read_deadline=10s"]), max_items = 64)]
     pub options: Vec<String>,
     /// Keys of the bucket; those of the sidecar's environment when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +164,7 @@ pub struct UnmountRequest {
 pub struct MountSyncRequest {
     /// How long to wait, in milliseconds; ten minutes when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub deadline_ms: Option<u64>,
 }
 

@@ -29,6 +29,8 @@ const HEAD_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 /// How long the head of a request may take, the time between two requests of one connection included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of its answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request may take, and how long the body of any request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much longer than its deadline a sync may take to answer, so that the volume's own message wins.
@@ -43,6 +45,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     head_bytes: HEAD_MAX,
     head_lines: HEADERS_MAX,
     head_time: HEAD_TIMEOUT,
+    stall_time: STALL_TIMEOUT,
     stop_grace: STOP_GRACE,
 };
 

@@ -13,13 +13,18 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 /// How long to wait after a failed accept (out of descriptors, mostly), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the other machine of a TCP connection may leave what was sent to it unconfirmed: one that is gone sends no
+/// word of it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the connections of one listener may use.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,8 @@ pub(crate) struct ConnectionLimits {
     pub(crate) head_lines: usize,
     /// How long the head of a request may take, the time between two requests of one connection included.
     pub(crate) head_time: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub(crate) stall_time: Duration,
     /// How long open connections may finish their request once the server is told to stop.
     pub(crate) stop_grace: Duration,
 }
@@ -83,6 +90,7 @@ impl Accept for TcpListener {
         let (stream, address) = self.accept().await?;
         // Answers are small and written whole; waiting for more to send only delays them.
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(CONFIRMED_WITHIN))?;
         Ok((stream, Caller::Tcp(address)))
     }
 }
@@ -156,12 +164,14 @@ async fn serve_connection(
         request.extensions_mut().insert(caller);
         service.call(request)
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.stall_time));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
         .max_headers(limits.head_lines)
         .max_buf_size(limits.head_bytes)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -174,3 +184,6 @@ async fn serve_connection(
         tracing::debug!(%error, "a control connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

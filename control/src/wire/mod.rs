@@ -7,6 +7,6 @@ mod exchange;
 mod naming;
 
 pub(crate) use body::{BodyLimits, read_json};
-pub(crate) use connections::{Caller, ConnectionLimits, UnixCaller, serve};
+pub(crate) use connections::{Accept, Caller, ConnectionLimits, UnixCaller, serve};
 pub(crate) use exchange::Exchange;
 pub(crate) use naming::{RequestNames, name_request};

@@ -41,7 +41,7 @@ struct EventQuery {
     get, path = "/events", tag = "events", operation_id = "events",
     params(
         ("mount" = Option<String>, Query, description = "Only those about this mount"),
-        ("after" = Option<i64>, Query, description = "Number of the last event that was seen"),
+        ("after" = Option<i64>, Query, description = "Number of the last event that was seen", minimum = 0),
         ("Last-Event-ID" = Option<i64>, Header, description = "The same; wins over `after`"),
     ),
     responses(

@@ -7,9 +7,9 @@ use axum::{Extension, Json};
 
 use crate::error::{ApiError, ErrorBody};
 use crate::sidecar::auth::Identity;
-use crate::sidecar::metrics::CONTENT_TYPE;
+use crate::sidecar::metrics::{CONTENT_TYPE, Now};
 use crate::sidecar::openapi;
-use crate::sidecar::server::App;
+use crate::sidecar::server::{App, STREAMS_MAX};
 use crate::sidecar::types::{Health, HealthParts, HealthStatus, PartHealth};
 
 /// Whether the sidecar works, part by part
@@ -26,7 +26,7 @@ pub(in crate::sidecar) async fn health(
     State(app): State<App>,
     Extension(identity): Extension<Identity>,
 ) -> Response {
-    let store = match app.store.trouble() {
+    let store = match app.store.trouble().await {
         None => PartHealth::OK,
         Some(_) => PartHealth {
             status: HealthStatus::Down,
@@ -63,7 +63,12 @@ pub(in crate::sidecar) async fn health(
     )
 )]
 pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    let text = app.metrics.text(&app.mounts.views(), app.mounts_max)?;
+    let now = Now {
+        mounts_max: app.mounts_max,
+        listeners: STREAMS_MAX.saturating_sub(app.streams.available_permits()),
+        database_works: app.store.trouble().await.is_none(),
+    };
+    let text = app.metrics.text(&app.mounts.views(), now)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
+use axum::{Extension, Json};
 use serde::Deserialize;
 
 use super::{REQUEST_TIMEOUT, name_of, query, read_json, within};
 use crate::error::{ApiError, ErrorBody};
+use crate::sidecar::auth::Identity;
+use crate::sidecar::idempotency::{Answered, Asked};
 use crate::sidecar::mounts::{LOG_LINES, LOG_LINES_MAX};
 use crate::sidecar::server::App;
 use crate::sidecar::types::{
@@ -28,24 +30,32 @@ const SYNC_MARGIN: Duration = Duration::from_secs(20);
 /// Answers once it is mounted. The same request again answers with the same mount.
 #[utoipa::path(
     post, path = "/mounts", tag = "mounts", operation_id = "mount",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "1 to 255 visible characters: the same request with the same key is done once and answered the same for a day, with `idempotency-replayed: true`")),
     request_body = MountRequest,
     responses(
         (status = 200, description = "It is mounted", body = Mount),
         (status = 400, description = "`invalid_request`: the message names the field and what it takes", body = ErrorBody),
         (status = 409, description = "`conflict`: something there contradicts it; `limit_reached`: as many as there may be are there", body = ErrorBody),
-        (status = 422, description = "`mount_failed`: the message says why and what to do", body = ErrorBody),
+        (status = 422, description = "`mount_failed`: the message says why and what to do; `key_reused`: the key came with another request before", body = ErrorBody),
         (status = 503, description = "`database_unavailable`", body = ErrorBody),
         (status = 504, description = "`deadline_exceeded`: it goes on", body = ErrorBody),
     )
 )]
 pub(in crate::sidecar) async fn add(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
     request: Request,
-) -> Result<Json<Mount>, ApiError> {
+) -> Result<Answered<Mount>, ApiError> {
     let request: MountRequest = read_json(request).await?;
-    within(MOUNT_TIMEOUT, app.mounts.add(request))
-        .await
-        .map(Json)
+    let asked = Asked::of(&headers, &identity, "POST /mounts", &request)?;
+    let mounts = app.mounts.clone();
+    let mounting = async move { within(MOUNT_TIMEOUT, mounts.add(request)).await };
+    match asked {
+        None => mounting.await.map(Answered::now),
+        // A mount that is asked for again is the same mount: a second attempt needs to know nothing of the first.
+        Some(asked) => app.idempotency.run(asked, |_| mounting).await,
+    }
 }
 
 /// The mounts of this machine
@@ -64,7 +74,7 @@ pub(in crate::sidecar) async fn list(State(app): State<App>) -> Json<MountList> 
 /// One mount, with what its volume says of itself
 #[utoipa::path(
     get, path = "/mounts/{name}", tag = "mounts", operation_id = "get_mount",
-    params(("name" = String, Path, description = "The mount's name")),
+    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     responses(
         (status = 200, description = "The mount", body = MountDetails),
         (status = 404, description = "`not_found`", body = ErrorBody),
@@ -108,7 +118,7 @@ pub(in crate::sidecar) async fn unmount(
 /// Wait until everything acknowledged so far can be restored from the store alone
 #[utoipa::path(
     post, path = "/mounts/{name}/sync", tag = "mounts", operation_id = "sync_mount",
-    params(("name" = String, Path, description = "The mount's name")),
+    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     request_body = MountSyncRequest,
     responses(
         (status = 200, description = "It can", body = MountSynced),
@@ -142,8 +152,8 @@ struct LogQuery {
 #[utoipa::path(
     get, path = "/mounts/{name}/logs", tag = "mounts", operation_id = "get_mount_log",
     params(
-        ("name" = String, Path, description = "The mount's name"),
-        ("lines" = Option<usize>, Query, description = "How many, 1 to 5000; 200 when absent"),
+        ("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project"),
+        ("lines" = Option<usize>, Query, description = "How many, 1 to 5000; 200 when absent", minimum = 1, maximum = 5000),
     ),
     responses(
         (status = 200, description = "Oldest first", body = LogLines),

@@ -12,6 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use lru::LruCache;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::sidecar::host::Clock;
@@ -23,8 +24,8 @@ const SECRET_MIN: usize = 32;
 const LEEWAY_S: u64 = 10;
 /// Sessions that are remembered as good, so that they are checked once.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
-/// Longest part of a subject that is shown.
-const SUBJECT_MAX: usize = 64;
+/// Longest part of a user's name that is shown.
+const USER_MAX: usize = 64;
 
 #[derive(Deserialize)]
 struct Claims {
@@ -35,6 +36,18 @@ struct Claims {
     nbf: Option<u64>,
     #[serde(default)]
     sub: Option<String>,
+    /// What Better Auth puts into the session that it signs with the shared secret, in place of `sub`.
+    #[serde(default)]
+    session: Option<Value>,
+}
+
+impl Claims {
+    /// Whose session it is. The same secret signs other things than sessions, such as the links of Better Auth's mails:
+    /// whatever names no user is none.
+    fn user(&self) -> Option<&str> {
+        let of_session = || self.session.as_ref()?.get("userId")?.as_str();
+        self.sub.as_deref().or_else(of_session)
+    }
 }
 
 struct Good {
@@ -117,24 +130,14 @@ impl Sessions {
         let claims = decode::<Claims>(token, &key, &validation)
             .map_err(|error| error.to_string())?
             .claims;
-        let digest = digest(token);
-        let id = match claims
-            .sub
-            .as_deref()
-            .map(shown)
-            .filter(|sub| !sub.is_empty())
-        {
-            Some(subject) => format!("session:{subject}"),
-            None => format!(
-                "session:{:02x}{:02x}{:02x}{:02x}",
-                digest[0], digest[1], digest[2], digest[3]
-            ),
-        };
+        let user = claims.user().map(shown).filter(|user| !user.is_empty());
+        let user = user.ok_or("it names no user, neither as \"sub\" nor as \"session.userId\"")?;
+        let id = format!("session:{user}");
         let good = Good {
             id: id.clone(),
             expires_s: claims.exp,
         };
-        self.known.lock().put(digest, good);
+        self.known.lock().put(digest(token), good);
         Ok(id)
     }
 
@@ -195,12 +198,11 @@ fn algorithm_of(key: &Jwk) -> Option<Algorithm> {
         .then_some(by_kind)
 }
 
-/// The part of a subject that may be in a log.
-fn shown(subject: &str) -> String {
-    subject
-        .chars()
+/// The part of a user's name that may be in a log.
+fn shown(user: &str) -> String {
+    user.chars()
         .filter(char::is_ascii_graphic)
-        .take(SUBJECT_MAX)
+        .take(USER_MAX)
         .collect()
 }
 

@@ -62,6 +62,17 @@ pub(super) enum Identity {
     Nobody,
 }
 
+impl Identity {
+    /// Names whoever asks in the database, the same after a restart; no secret.
+    pub(super) fn asker(&self) -> String {
+        match self {
+            Self::Local { uid } => format!("uid:{uid}"),
+            Self::Token { id } => id.clone(),
+            Self::Nobody => "nobody".to_owned(),
+        }
+    }
+}
+
 /// Decides who may ask.
 pub(super) struct Auth {
     /// Group of the Unix socket.

@@ -59,8 +59,16 @@ fn a_session_signed_with_the_secret_is_taken_and_others_are_not() {
             })
         );
     }
-    let without_subject = signed(&json!({"exp": in_an_hour()}), SECRET);
-    assert!(ask(&auth, &without_subject).is_ok());
+    let by_session = signed(
+        &json!({"session": {"userId": "u2"}, "user": {"id": "u2"}, "exp": in_an_hour()}),
+        SECRET,
+    );
+    assert_eq!(
+        ask(&auth, &by_session),
+        Ok(Identity::Token {
+            id: "session:u2".into()
+        })
+    );
 
     let parts: Vec<&str> = good.split('.').collect();
     let none = |alg: &str| {
@@ -79,6 +87,19 @@ fn a_session_signed_with_the_secret_is_taken_and_others_are_not() {
         ),
         signed(&json!({"sub": "u", "exp": 1000}), SECRET),
         signed(&json!({"sub": "u"}), SECRET),
+        // Signed for something else: they name nobody.
+        signed(&json!({"exp": in_an_hour()}), SECRET),
+        signed(
+            &json!({"email": "u@example.com", "exp": in_an_hour()}),
+            SECRET,
+        ),
+        signed(&json!({"sub": "", "exp": in_an_hour()}), SECRET),
+        signed(&json!({"sub": " \n", "exp": in_an_hour()}), SECRET),
+        signed(
+            &json!({"session": {"userId": 7}, "exp": in_an_hour()}),
+            SECRET,
+        ),
+        signed(&json!({"session": "u", "exp": in_an_hour()}), SECRET),
         signed(&json!({"sub": "u", "exp": "9999999999"}), SECRET),
         signed(
             &json!({"sub": "u", "exp": in_an_hour(), "nbf": in_an_hour()}),

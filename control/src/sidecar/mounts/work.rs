@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::supervisor::Message;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorBody};
 use crate::sidecar::budget::Budget;
 use crate::sidecar::host::{FoundMount, MountHost, MountOrder};
+use crate::sidecar::public;
 use crate::volume::{BudgetRequest, VolumeClient, VolumeStatus};
 
 /// How long a mount may take to say how it is before it counts as silent.
@@ -166,7 +167,16 @@ pub(super) fn without_places(error: ApiError) -> ApiError {
                     .into(),
             )
         }
-        other => other,
+        ApiError::Internal(text) => ApiError::Internal(public::without_places(&text, &[])),
+        other => {
+            let body = other.body("");
+            let message = public::without_places(&body.message, &[]);
+            if message == body.message {
+                return other;
+            }
+            tracing::warn!(cause = body.message, "a volume refuses");
+            ApiError::from_body(ErrorBody { message, ..body })
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::auth::{AuthSettings, TokenFile};
 use super::super::host::{Ending, WallClock};
+use super::super::kept_socket::SOCKET_MODE;
 use super::super::limits::Rates;
 use super::super::settings::{MOUNTS_MAX, TOKENS_NAME};
 use super::super::testing::{FakeHost, PATIENCE};
@@ -434,6 +436,7 @@ async fn every_error_has_one_shape_and_its_own_code() {
             message.contains(part),
             "{method} {path} {body:.80}: {message}"
         );
+        assert_eq!(answer.headers.contains_key("allow"), status == 405);
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         assert_eq!(answer.headers["cache-control"], "no-store");
         assert!(answer.headers["content-security-policy"].contains("default-src 'none'"));
@@ -453,6 +456,29 @@ async fn every_error_has_one_shape_and_its_own_code() {
     exchange(stream, &text)
         .await
         .refused(400, "invalid_request");
+
+    for (error, status, code) in [
+        (
+            ApiError::StoreUnavailable("http://10.0.0.7:9000 does not answer".into()),
+            503,
+            "store_unavailable",
+        ),
+        (
+            ApiError::ReadOnly("the volume is only read".into()),
+            409,
+            "read_only",
+        ),
+        (
+            ApiError::ShuttingDown("the volume is being unmounted".into()),
+            503,
+            "shutting_down",
+        ),
+    ] {
+        running.host.fail_sync(error);
+        let answer = running.ask("POST", "/mounts/bucket/sync", "{}").await;
+        let message = answer.refused(status, code);
+        assert!(!message.contains("10.0.0.7"), "{message}");
+    }
 
     running.host.set_in_use(true);
     let busy = running
@@ -474,6 +500,86 @@ async fn every_error_has_one_shape_and_its_own_code() {
         .ask("POST", "/mounts", r#"{"source":"s3://one-more"}"#)
         .await;
     more.refused(409, "limit_reached");
+
+    running.host.break_logs();
+    let broken = running.ask("GET", "/mounts/bucket/logs", "").await;
+    let message = broken.refused(500, "internal");
+    assert!(!message.contains("/secret"), "{message}");
+    // A mount that died and does not come back: it is known, and nothing can be asked of it.
+    for _ in 0..20 {
+        let gone = ApiError::MountFailed("the store is gone".into());
+        running.host.fail_next(gone);
+    }
+    running.host.end("/workspace/bucket", Ending::Died);
+    for _ in 0..1000 {
+        let now = running.ask("GET", "/mounts/bucket", "").await.json();
+        // By then it waits for seconds.
+        if now["state"] == "waiting" && now["retry_in_ms"].as_u64() > Some(1_000) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running
+        .ask("POST", "/mounts/bucket/sync", "{}")
+        .await
+        .refused(409, "not_mounted");
+    let sync = r#"{"name":"bucket","sync":true}"#;
+    running
+        .ask("POST", "/mounts/unmount", sync)
+        .await
+        .refused(409, "not_mounted");
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_is_done_once() {
+    let running = start(true).await;
+    let ask = |key: &'static str, body: &'static str| {
+        let (socket, headers) = (running.socket.clone(), [JSON, ("idempotency-key", key)]);
+        async move {
+            let stream = UnixStream::connect(socket).await.unwrap();
+            exchange(stream, &request("POST", "/mounts", &headers, body)).await
+        }
+    };
+    const BODY: &str = r#"{"source":"s3://bucket"}"#;
+    let gate = running.host.gate.lock().await;
+    let asking: Vec<_> = (0..8).map(|_| tokio::spawn(ask("k", BODY))).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(gate);
+    let mut bodies = Vec::new();
+    for one in asking {
+        let answer = one.await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        bodies.push(answer.body);
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    assert_eq!(running.host.started().len(), 1);
+    // Unmounted meanwhile: the answer is still the one that was given.
+    running
+        .ask("POST", "/mounts/unmount", r#"{"name":"bucket"}"#)
+        .await;
+    let again = ask("k", BODY).await;
+    assert_eq!((again.status, &again.body), (200, &bodies[0]));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(running.host.started().len(), 1);
+    let other = ask("k", r#"{"source":"s3://other"}"#).await;
+    assert!(other.refused(422, "key_reused").contains("new key"));
+    ask("a b", BODY).await.refused(400, "invalid_request");
+    assert_eq!(running.host.started().len(), 1);
+    let fresh = ask("l", BODY).await;
+    assert_eq!(fresh.headers.get("idempotency-replayed"), None);
+    assert_eq!((fresh.status, running.host.started().len()), (200, 2));
+    // A key belongs to whoever sent it.
+    let file = TokenFile::new(running.host.folder().join("control").join(TOKENS_NAME));
+    let made = file.create("test", 1, None, [3; 40]).unwrap();
+    let bearer = format!("Bearer {}", made.token);
+    let headers = [
+        JSON,
+        ("idempotency-key", "k"),
+        ("authorization", bearer.as_str()),
+    ];
+    let answer = running.tcp("POST", "/mounts", &headers, BODY).await;
+    assert_eq!(answer.headers.get("idempotency-replayed"), None);
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]
@@ -861,6 +967,8 @@ async fn figures_and_the_description_are_served() {
         "weldrfs_mount_memory_resident_bytes{mount=\"bucket\"} 4321",
         "weldrfs_mount_store_requests{mount=\"bucket\",verb=\"put\"} 17",
         "weldrfs_mounts_limit 5",
+        "weldrfs_control_listeners 0",
+        "weldrfs_control_database_works 1",
         "route=\"other\"",
     ] {
         assert!(text.contains(part), "{part} in {text}");

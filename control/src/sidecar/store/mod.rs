@@ -1,9 +1,12 @@
-//! `control.db`: the mounts that are wanted and the events of the sidecar. The only module of this crate that names
+//! `control.db`: the mounts that are wanted, the events of the sidecar, and answers that are given again. The only module of this crate that names
 //! rusqlite.
 //!
 //! One connection, used by one thread at a time. Every change is durable when the call returns.
 
+mod answers;
 mod schema;
+
+pub(super) use answers::Reserved;
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
 use super::start_error::StartError;
 use super::types::Event;
@@ -33,7 +36,12 @@ const TRIM_EVERY: u32 = 100;
 
 impl From<rusqlite::Error> for StartError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Database(error.to_string()),
+        }
     }
 }
 
@@ -58,8 +66,22 @@ pub(super) struct Store(Arc<Inner>);
 
 struct Inner {
     db: Mutex<Open>,
-    /// Why the last call failed; `None` when it did not.
-    trouble: Mutex<Option<String>>,
+    /// Why the last calls failed.
+    trouble: Mutex<Trouble>,
+}
+
+/// Why the last call that only reads failed, and the last that writes; `None` when it did not. Apart, because on a full
+/// disk the one works.
+#[derive(Debug, Default)]
+struct Trouble {
+    reading: Option<String>,
+    writing: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Reading,
+    Writing,
 }
 
 struct Open {
@@ -87,6 +109,7 @@ impl Store {
             .open(&path)?;
         let mut db = Connection::open(&path)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
+        schema::check(&db)?;
         // Before anything is written: a database of something else stays as it is.
         schema::migrate(&mut db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -98,18 +121,26 @@ impl Store {
         };
         Ok(Self(Arc::new(Inner {
             db: Mutex::new(open),
-            trouble: Mutex::new(None),
+            trouble: Mutex::default(),
         })))
     }
 
-    /// Why the database did not do what it was last asked, for the health of the sidecar.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.0.trouble.lock().clone()
+    /// Why the database does not do what it is asked, for the health of the sidecar. After a write that failed it is tried
+    /// again, because nothing else may be written for a long time.
+    pub(super) async fn trouble(&self) -> Option<String> {
+        if self.0.trouble.lock().writing.is_some() {
+            let again =
+                self.run(|open| open.db.pragma_update(None, "user_version", schema::VERSION));
+            // What comes of it is in `trouble`.
+            drop(again.await);
+        }
+        let trouble = self.0.trouble.lock();
+        trouble.writing.clone().or_else(|| trouble.reading.clone())
     }
 
     /// The mounts that are wanted, by name.
     pub(super) async fn mounts(&self) -> Result<Vec<WantedMount>, ApiError> {
-        self.run(|open| {
+        self.look(|open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT name, source, place, path, options, leaving, stopped_boot, created_ms FROM mount ORDER BY name",
             )?;
@@ -191,7 +222,7 @@ impl Store {
         mount: Option<String>,
         most: u32,
     ) -> Result<Vec<Event>, ApiError> {
-        self.run(move |open| {
+        self.look(move |open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT id, at_ms, kind, mount, message FROM event
                  WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) ORDER BY id LIMIT ?3",
@@ -204,7 +235,7 @@ impl Store {
 
     /// The numbers of the oldest event that is kept and of the newest that ever was; 0 for none.
     pub(super) async fn event_range(&self) -> Result<(i64, i64), ApiError> {
-        self.run(|open| {
+        self.look(|open| {
             let oldest = open.db.query_row("SELECT min(id) FROM event", (), |row| {
                 row.get::<_, Option<i64>>(0)
             })?;
@@ -221,6 +252,21 @@ impl Store {
         .await
     }
 
+    /// From now on the disk is full, or has room again.
+    #[cfg(test)]
+    pub(super) async fn fill_the_disk(&self, is_full: bool) {
+        let done = self.run(move |open| {
+            // SQLite says the same when the database has as many pages as it may have.
+            let most = match is_full {
+                true => 1,
+                false => i64::from(u32::MAX) - 1,
+            };
+            open.db
+                .pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))
+        });
+        done.await.expect("the test's database works");
+    }
+
     #[cfg(test)]
     pub(super) async fn forget_events_up_to(&self, id: i64) {
         let done = self.run(move |open| {
@@ -231,15 +277,38 @@ impl Store {
         done.await.expect("the test's database works");
     }
 
-    /// Runs `work` where waiting for the disk holds up nobody else, and remembers how it went.
+    /// Runs `work`, which writes.
     async fn run<T: Send + 'static>(
         &self,
+        work: impl FnOnce(&mut Open) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.apart(Use::Writing, work).await
+    }
+
+    /// Runs `work`, which only reads.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Open) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.apart(Use::Reading, work).await
+    }
+
+    /// Runs `work` where waiting for the disk holds up nobody else, and remembers how it went.
+    async fn apart<T: Send + 'static>(
+        &self,
+        using: Use,
         work: impl FnOnce(&mut Open) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ApiError> {
         let inner = Arc::clone(&self.0);
         let done = tokio::task::spawn_blocking(move || {
             let done = work(&mut inner.db.lock());
-            *inner.trouble.lock() = done.as_ref().err().map(ToString::to_string);
+            let failed = done.as_ref().err().map(ToString::to_string);
+            let mut trouble = inner.trouble.lock();
+            match using {
+                Use::Reading => trouble.reading = failed,
+                Use::Writing => trouble.writing = failed,
+            }
+            drop(trouble);
             done
         });
         match done.await {

@@ -8,7 +8,7 @@ use crate::sidecar::start_error::StartError;
 const APPLICATION_ID: i64 = 0x5746_5343;
 
 /// What makes version n out of version n-1.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // 1: the mounts that are wanted, and what has happened.
     "CREATE TABLE mount (
          name TEXT PRIMARY KEY,
@@ -27,6 +27,17 @@ const MIGRATIONS: [&str; 1] = [
          mount TEXT,
          message TEXT NOT NULL
      ) STRICT;",
+    // 2: what was answered to requests with an Idempotency-Key.
+    "CREATE TABLE answer (
+         asker TEXT NOT NULL,
+         key TEXT NOT NULL,
+         request BLOB NOT NULL,
+         id TEXT NOT NULL,
+         begun_ms INTEGER NOT NULL,
+         answer TEXT,
+         PRIMARY KEY (asker, key)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX answer_age ON answer (begun_ms);",
 ];
 
 /// Version of the tables that this program writes.
@@ -35,7 +46,8 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Brings the tables to [`VERSION`].
 ///
 /// # Errors
-/// [`StartError::ForeignDatabase`] for a database of something else, [`StartError::NewerDatabase`] for one of a later version.
+/// [`StartError::ForeignDatabase`] for a database of something else, [`StartError::NewerDatabase`] for one of a later
+/// version, [`StartError::OtherLine`] for one whose tables are not those of its version.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), StartError> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -52,6 +64,9 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), StartError> {
         });
     }
     let done = usize::try_from(version).map_err(|_| StartError::ForeignDatabase)?;
+    if !is_new && tables(&tx)? != tables_of_version(done)? {
+        return Err(StartError::OtherLine(version));
+    }
     for migration in &MIGRATIONS[done..] {
         tx.execute_batch(migration)?;
     }
@@ -59,4 +74,50 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), StartError> {
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
     Ok(())
+}
+
+/// What the tables, indexes and so on were made with, by name; not those that SQLite makes for itself.
+fn tables(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = db.prepare(
+        "SELECT name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+    )?;
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// The same after the first `done` migrations, as this program knows them.
+fn tables_of_version(done: usize) -> rusqlite::Result<Vec<(String, String)>> {
+    let db = Connection::open_in_memory()?;
+    for migration in &MIGRATIONS[..done] {
+        db.execute_batch(migration)?;
+    }
+    tables(&db)
+}
+
+/// Looks at every page.
+///
+/// # Errors
+/// [`StartError::Damaged`] with the first thing that is wrong.
+pub(super) fn check(db: &Connection) -> Result<(), StartError> {
+    let found: String = db.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        _ => Err(StartError::Damaged(found)),
+    }
+}
+
+/// A database as the program of version `version` left it.
+#[cfg(test)]
+pub(super) fn make_version(path: &std::path::Path, version: usize) {
+    let db = Connection::open(path).expect("the test's folder is there");
+    for migration in &MIGRATIONS[..version] {
+        db.execute_batch(migration).expect("migrations work");
+    }
+    for (name, value) in [
+        ("application_id", APPLICATION_ID),
+        ("user_version", version as i64),
+    ] {
+        db.pragma_update(None, name, value)
+            .expect("it can be written");
+    }
 }

@@ -44,7 +44,7 @@ async fn what_was_written_is_there_after_opening_again() {
         (events[0].id, events[0].at_ms, events[0].kind.as_str()),
         (id, 5, "mount.mounted")
     );
-    assert_eq!(store.trouble(), None);
+    assert_eq!(store.trouble().await, None);
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ fn databases_of_others_and_of_later_versions_are_named_and_left_alone() {
 
     std::fs::write(&path, vec![b'x'; 8192]).unwrap();
     let error = Store::open(dir.path()).err().expect("it is refused");
-    assert!(matches!(error, StartError::Database(_)), "{error}");
+    assert!(matches!(error, StartError::Damaged(_)), "{error}");
 }
 
 #[tokio::test]
@@ -166,7 +166,127 @@ async fn a_database_that_fails_is_reported_until_it_works_again() {
         .unwrap_err();
     assert_eq!(error.code(), "database_unavailable");
     assert!(!error.to_string().contains("nothing"), "{error}");
-    assert!(store.trouble().unwrap().contains("nothing"));
+    // Not hidden by what can be read.
     store.mounts().await.unwrap();
-    assert_eq!(store.trouble(), None);
+    assert!(
+        store
+            .0
+            .trouble
+            .lock()
+            .writing
+            .as_ref()
+            .unwrap()
+            .contains("nothing")
+    );
+    assert_eq!(store.trouble().await, None);
+}
+
+#[test]
+fn a_database_of_another_line_of_migrations_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE_NAME);
+    for change in [
+        "DROP TABLE event",
+        "ALTER TABLE mount ADD COLUMN more TEXT",
+        "CREATE TABLE workflow (id INTEGER PRIMARY KEY)",
+        "DROP INDEX answer_age; CREATE INDEX answer_age ON answer (key)",
+        // Older by its number, with what came later.
+        "PRAGMA user_version = 1",
+        "PRAGMA user_version = 0",
+    ] {
+        drop(std::fs::remove_file(&path));
+        drop(Store::open(dir.path()).unwrap());
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(change).unwrap();
+        db.close().unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let error = Store::open(dir.path()).err().expect("it is refused");
+        assert!(
+            matches!(error, StartError::OtherLine(_)),
+            "{change}: {error}"
+        );
+        assert!(error.to_string().contains("another line"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_is_brought_on() {
+    let dir = tempfile::tempdir().unwrap();
+    schema::make_version(&dir.path().join(DATABASE_NAME), 1);
+    let store = Store::open(dir.path()).unwrap();
+    store.put_mount(mount("a")).await.unwrap();
+    drop(store);
+    // Bringing it on makes the tables that a new database has.
+    Store::open(dir.path()).unwrap();
+    // What SQLite writes about its own statistics is no other line.
+    let db = Connection::open(dir.path().join(DATABASE_NAME)).unwrap();
+    db.execute_batch("ANALYZE").unwrap();
+    drop(db);
+    Store::open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for n in 0..500 {
+        let text = format!("{n}: {}", "text ".repeat(20));
+        store.add_event(n, "k", None, text).await.unwrap();
+    }
+    drop(store);
+    let path = dir.path().join(DATABASE_NAME);
+    let whole = std::fs::read(&path).unwrap();
+    assert!(whole.len() > 64 * 1024, "{}", whole.len());
+    let last_page = whole.len() - 4096;
+    let mut cases = vec![
+        // Cut short in the middle, and before its first page is whole.
+        whole[..whole.len() / 2].to_vec(),
+        whole[..100].to_vec(),
+    ];
+    for (at, length) in [
+        (0, 16),
+        (28, 4),
+        (100, 8),
+        (last_page, 4096),
+        (20_480, 4096),
+    ] {
+        let mut damaged = whole.clone();
+        damaged[at..at + length].fill(0xff);
+        cases.push(damaged);
+    }
+    for (n, bytes) in cases.into_iter().enumerate() {
+        for side in ["-wal", "-shm"] {
+            drop(std::fs::remove_file(
+                dir.path().join(format!("{DATABASE_NAME}{side}")),
+            ));
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Store::open(dir.path()).err();
+        let error = error.unwrap_or_else(|| panic!("case {n} is not noticed"));
+        assert!(matches!(error, StartError::Damaged(_)), "case {n}: {error}");
+        assert!(error.to_string().contains("move it away"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "case {n}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_half_written_and_it_goes_on_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.put_mount(mount("before")).await.unwrap();
+    store.fill_the_disk(true).await;
+    let mut large = mount("large");
+    large.options = vec!["o".repeat(1024); 64];
+    let error = store.put_mount(large.clone()).await.unwrap_err();
+    assert_eq!(error.code(), "database_unavailable");
+    // What is there can be read meanwhile.
+    assert_eq!(store.mounts().await.unwrap(), [mount("before")]);
+    let trouble = store.0.trouble.lock().writing.clone();
+    assert!(trouble.as_ref().unwrap().contains("full"), "{trouble:?}");
+    store.remove_mount("before").await.unwrap();
+    store.fill_the_disk(false).await;
+    store.put_mount(large.clone()).await.unwrap();
+    assert_eq!(store.mounts().await.unwrap(), [large]);
+    assert_eq!(store.trouble().await, None);
 }
