@@ -73,6 +73,9 @@ pub enum ApiError {
     /// The mount did not come. Fix what the message names.
     #[error("{0}")]
     MountFailed(String),
+    /// The sandbox of a command did not come. Fix what the message names.
+    #[error("{0}")]
+    SandboxFailed(String),
     /// Too many requests. Retry after so many seconds.
     #[error("{message}")]
     RateLimited {
@@ -124,6 +127,7 @@ impl ApiError {
             Self::LimitReached(_) => ("limit_reached", StatusCode::CONFLICT),
             Self::NotMounted(_) => ("not_mounted", StatusCode::CONFLICT),
             Self::MountFailed(_) => ("mount_failed", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::SandboxFailed(_) => ("sandbox_failed", StatusCode::UNPROCESSABLE_ENTITY),
             Self::RateLimited { .. } => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
             Self::DatabaseUnavailable(_) => {
                 ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE)
@@ -166,7 +170,8 @@ impl ApiError {
             | Self::Conflict(_)
             | Self::InUse(_)
             | Self::LimitReached(_)
-            | Self::MountFailed(_) => Advice::Fix,
+            | Self::MountFailed(_)
+            | Self::SandboxFailed(_) => Advice::Fix,
             Self::BadAnswer(_) | Self::Internal(_) => Advice::GiveUp,
         }
     }
@@ -208,6 +213,7 @@ impl ApiError {
             "limit_reached" => Self::LimitReached(message),
             "not_mounted" => Self::NotMounted(message),
             "mount_failed" => Self::MountFailed(message),
+            "sandbox_failed" => Self::SandboxFailed(message),
             "rate_limited" => Self::RateLimited {
                 message,
                 // The time itself is in a header, which only the client that was told it needs.
@@ -264,6 +270,7 @@ mod tests {
             ApiError::LimitReached(text()),
             ApiError::NotMounted(text()),
             ApiError::MountFailed(text()),
+            ApiError::SandboxFailed(text()),
             ApiError::RateLimited {
                 message: text(),
                 retry_after_s: 1,
