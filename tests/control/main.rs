@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod exec;
 mod keys;
 mod killed;
 mod mounts;
