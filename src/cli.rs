@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    control as sidecar, events, fsck, mount, mounts, restore, snapshot, umount, volumes,
+    control as sidecar, events, exec, fsck, mount, mounts, restore, snapshot, umount, volumes,
 };
 use crate::{moment, options};
 
@@ -84,7 +84,20 @@ pub(crate) enum Invocation {
         request: sidecar::TokenRequest,
         state_dir: Option<PathBuf>,
     },
+    Secret {
+        request: sidecar::SecretRequest,
+        state_dir: Option<PathBuf>,
+    },
     OpenApi,
+    /// Of the sidecar's own, see `shim`.
+    Shim {
+        folder: PathBuf,
+        kept: PathBuf,
+    },
+    Exec {
+        request: exec::Request,
+        socket: Option<PathBuf>,
+    },
     Mounts {
         request: mounts::Request,
         socket: Option<PathBuf>,
@@ -140,8 +153,13 @@ enum Command {
     Control(Box<control::ControlArgs>),
     /// Ask the sidecar to mount, unmount and sync volumes
     Mounts(control::MountsArgs),
+    /// Run a command in a sandbox on a mount of the sidecar; its output and status are this one's
+    Exec(Box<control::ExecArgs>),
     /// Follow what the sidecar tells
     Events(control::EventsArgs),
+    /// Keep one sandbox; started by the sidecar
+    #[command(hide = true)]
+    Shim { folder: PathBuf, kept: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -600,6 +618,8 @@ impl From<Command> for Invocation {
             Command::Control(control) => (*control).into(),
             Command::Mounts(mounts) => mounts.into(),
             Command::Events(events) => events.into(),
+            Command::Exec(exec) => (*exec).into(),
+            Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {
                 path: mountpoint,
                 state_dir: state.state_dir,

@@ -16,6 +16,8 @@ mod options;
 mod preflight;
 mod registry;
 mod report;
+mod sandbox_init;
+mod shim;
 mod sidecar;
 mod source;
 mod unmounting;
@@ -31,6 +33,11 @@ use environment::Environment;
 use failure::Failure;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Inside of a sandbox there is nothing else to understand, and no time to lose.
+    if arguments.next().is_some_and(|word| word == "sandbox-init") {
+        return ExitCode::from(sandbox_init::run(arguments));
+    }
     let invocation = match cli::parse(std::env::args_os().collect()) {
         Ok(invocation) => invocation,
         Err(error) => {
@@ -40,7 +47,7 @@ fn main() -> ExitCode {
         }
     };
     match run(invocation, &Environment::of_this_process()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => {
             say(&failure.to_string());
             ExitCode::from(failure.exit_code())
@@ -48,9 +55,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure> {
+/// Does it. The status is 0, but for a command that ends as another one did.
+fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure> {
     let registry = |state_dir: Option<PathBuf>| target::registry(state_dir, environment);
-    match invocation {
+    let done = match invocation {
         Invocation::Mount(request) => commands::mount::run(request, environment),
         Invocation::Umount {
             path,
@@ -100,6 +108,13 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
         Invocation::Token { request, state_dir } => {
             commands::control::token(request, state_dir, environment)
         }
+        Invocation::Shim { folder, kept } => shim::run(&folder, &kept),
+        Invocation::Exec { request, socket } => {
+            return commands::exec::run(request, socket, environment);
+        }
+        Invocation::Secret { request, state_dir } => {
+            commands::control::secret(request, state_dir, environment)
+        }
         Invocation::OpenApi => report::print(&weldrfs_control::openapi_text()),
         Invocation::Mounts {
             request,
@@ -112,7 +127,8 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<(), Failure>
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Says something to whoever started this, in the way of command-line programs. A closed stderr is no reason to fail.

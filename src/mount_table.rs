@@ -65,6 +65,11 @@ impl MountTable {
             .max_by_key(|entry| entry.mountpoint.as_os_str().len())
     }
 
+    /// All mounts.
+    pub(crate) fn entries(&self) -> &[MountEntry] {
+        &self.entries
+    }
+
     /// The mounts of ours.
     pub(crate) fn ours(&self) -> impl Iterator<Item = &MountEntry> {
         self.entries.iter().filter(|entry| entry.is_ours())

@@ -28,6 +28,7 @@ mod tests {
         ("rusqlite", &["weldrfs-meta", "weldrfs-control"]),
         ("libsqlite3-sys", &["weldrfs-meta", "weldrfs-control"]),
         ("axum", &["weldrfs-control"]),
+        ("oci-spec", &["weldrfs-control"]),
         ("aws-", &["weldrfs-blockstore"]),
     ];
 

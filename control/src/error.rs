@@ -76,6 +76,9 @@ pub enum ApiError {
     /// The request's `Idempotency-Key` belongs to another request. Fix: send another key.
     #[error("{0}")]
     KeyReused(String),
+    /// The sandbox of a command did not come. Fix what the message names.
+    #[error("{0}")]
+    SandboxFailed(String),
     /// Too many requests. Retry after so many seconds.
     #[error("{message}")]
     RateLimited {
@@ -128,6 +131,7 @@ impl ApiError {
             Self::NotMounted(_) => ("not_mounted", StatusCode::CONFLICT),
             Self::MountFailed(_) => ("mount_failed", StatusCode::UNPROCESSABLE_ENTITY),
             Self::KeyReused(_) => ("key_reused", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::SandboxFailed(_) => ("sandbox_failed", StatusCode::UNPROCESSABLE_ENTITY),
             Self::RateLimited { .. } => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
             Self::DatabaseUnavailable(_) => {
                 ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE)
@@ -171,7 +175,8 @@ impl ApiError {
             | Self::InUse(_)
             | Self::LimitReached(_)
             | Self::MountFailed(_)
-            | Self::KeyReused(_) => Advice::Fix,
+            | Self::KeyReused(_)
+            | Self::SandboxFailed(_) => Advice::Fix,
             Self::BadAnswer(_) | Self::Internal(_) => Advice::GiveUp,
         }
     }
@@ -214,6 +219,7 @@ impl ApiError {
             "not_mounted" => Self::NotMounted(message),
             "mount_failed" => Self::MountFailed(message),
             "key_reused" => Self::KeyReused(message),
+            "sandbox_failed" => Self::SandboxFailed(message),
             "rate_limited" => Self::RateLimited {
                 message,
                 // The time itself is in a header, which only the client that was told it needs.
@@ -271,6 +277,7 @@ mod tests {
             ApiError::NotMounted(text()),
             ApiError::MountFailed(text()),
             ApiError::KeyReused(text()),
+            ApiError::SandboxFailed(text()),
             ApiError::RateLimited {
                 message: text(),
                 retry_after_s: 1,

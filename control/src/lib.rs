@@ -2,22 +2,34 @@
 //! through it.
 //!
 //! This crate owns both APIs, their errors, servers and clients. It knows nothing of the engine and of FUSE: the binary
-//! implements [`VolumeApi`] with the volume it has open, and [`MountHost`] with the machine's processes.
+//! implements [`VolumeApi`] with the volume it has open, and [`MountHost`] and [`SandboxHost`] with the machine's
+//! processes.
 
 mod error;
+mod sandbox;
 mod sidecar;
 mod socket;
 mod volume;
 mod wire;
 
 pub use error::{Advice, ApiError, ErrorBody};
+pub use sandbox::{
+    Asked, Attachment, Chunk, ENDED_NAME, Ended, FRAME_MAX, FoundSandbox, Ground,
+    HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
+    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, SANDBOX_HOME,
+    SANDBOX_INIT, SANDBOX_ROOT_ID, SANDBOX_USER, SHIM_SOCKET, Sandbox, SandboxHost, SandboxOrder,
+    SandboxUse, Secrets, Seen, Told, cgroup_path, is_sandbox_id, oci_config, read_chunk,
+    write_head,
+};
 pub use sidecar::{
     AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, Credentials, Ending, Event, Fixed, FoundMount, Health, HealthParts, HealthStatus,
-    Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost,
-    MountList, MountOrder, MountRequest, MountState, MountSyncRequest, MountSynced, NewToken,
-    PartHealth, Rates, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo, UnmountRequest,
-    WallClock, openapi_text, serve_control, without_places,
+    Clock, CommandLine, Credentials, EXECS_MAX, Ending, Event, ExecExit, ExecLine, ExecRequest,
+    Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening, LogLines,
+    MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost, MountList, MountOrder,
+    MountRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates,
+    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
+    TokenInfo, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
+    without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{

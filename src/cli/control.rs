@@ -7,11 +7,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Invocation, SYNC_SECONDS, WAIT_MAX_SECONDS};
-use crate::commands::{control, events, mounts};
+use crate::commands::{control, events, exec, mounts};
 use crate::options::span;
 
 /// Most mounts that may be asked for.
 const MOUNTS_MAX: u64 = 64;
+/// Most commands that may be asked for.
+const EXECS_MAX: u64 = 256;
 /// Most lines of a log that may be asked for.
 const LINES_MAX: u64 = 5_000;
 
@@ -52,6 +54,16 @@ pub(super) struct ControlArgs {
     /// Keep keys that were given with a mount on the tmpfs only: after a restart of the machine it needs them again
     #[arg(long)]
     forget_credentials: bool,
+    /// How many commands may run at a time
+    #[arg(long, value_name = "N", default_value_t = weldrfs_control::EXECS_MAX as u64,
+          value_parser = clap::value_parser!(u64).range(1..=EXECS_MAX))]
+    max_execs: u64,
+    /// Container runtime for sandboxes; several are tried in this order (default: crun, runc)
+    #[arg(long, value_name = "PROGRAM")]
+    runtime: Vec<String>,
+    /// Another folder of the machine that sandboxes see as an empty one; may be given several times
+    #[arg(long, value_name = "DIR")]
+    hide: Vec<PathBuf>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = control::log_level)]
     log_level: crate::options::LogLevel,
@@ -64,8 +76,37 @@ enum ControlCommand {
     /// Make, list and revoke the tokens for TCP
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Keep, list and forget secrets that commands get as variables
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Print the description of the API
     Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretCommand {
+    /// Keep a secret; its value is read from standard input
+    Set {
+        /// The variable it becomes
+        name: String,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
+    /// List the names
+    List {
+        /// Answer with JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
+    /// Forget a secret
+    Rm {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        state: super::StateDir,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -187,6 +228,89 @@ enum MountsCommand {
     },
 }
 
+/// Running a command.
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A variable of the command
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// A secret of this machine that the command gets as a variable
+    #[arg(short, long, value_name = "NAME")]
+    secret: Vec<String>,
+    /// How it is connected: isolated, none or host
+    #[arg(long, value_name = "MODE", default_value = "isolated", value_parser = exec::network)]
+    network: weldrfs_control::Network,
+    /// When it is ended: like 30s or 2h (default: after ten minutes)
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    timeout: Option<Duration>,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// Processors, also parts of one
+    #[arg(long, value_name = "N")]
+    cpus: Option<f64>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    processes: Option<u32>,
+    /// Give it the standard input of this one, read to its end first
+    #[arg(short, long)]
+    input: bool,
+    /// The mount, and a folder of it
+    #[arg(value_name = "MOUNT[:PATH]")]
+    place: String,
+    /// Program and arguments, after --
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("it takes NAME=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl From<ExecArgs> for Invocation {
+    fn from(args: ExecArgs) -> Self {
+        let (mount, path) = match args.place.split_once(':') {
+            Some((mount, path)) => (mount.to_owned(), Some(path.to_owned())),
+            None => (args.place, None),
+        };
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let request = weldrfs_control::ExecRequest {
+            mount,
+            path,
+            command: weldrfs_control::CommandLine::Words(args.command),
+            env: args.env.into_iter().collect(),
+            secrets: args.secret,
+            limits: weldrfs_control::LimitsRequest {
+                memory_mb: args.memory,
+                cpus: args.cpus,
+                processes: args.processes,
+                tmp_mb: None,
+            },
+            network: args.network,
+            timeout_ms: args.timeout.map(millis),
+            stdin: None,
+        };
+        Self::Exec {
+            request: exec::Request {
+                request,
+                input: args.input,
+            },
+            socket: args.socket,
+        }
+    }
+}
+
 /// Following what happens.
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
@@ -220,11 +344,31 @@ impl From<ControlArgs> for Invocation {
                         authentication: args.auth_rate,
                     },
                     keep_credentials: !args.forget_credentials,
+                    max_execs: usize::try_from(args.max_execs).unwrap_or(usize::MAX),
+                    runtimes: args.runtime,
+                    hidden: args.hide,
                     log_level: args.log_level,
                 },
                 state_dir: args.state.state_dir,
             },
             Some(ControlCommand::Openapi) => Self::OpenApi,
+            Some(ControlCommand::Secret(command)) => {
+                let (request, state) = match command {
+                    SecretCommand::Set { name, state } => {
+                        (control::SecretRequest::Set { name }, state)
+                    }
+                    SecretCommand::List { json, state } => {
+                        (control::SecretRequest::List { as_json: json }, state)
+                    }
+                    SecretCommand::Rm { name, state } => {
+                        (control::SecretRequest::Remove { name }, state)
+                    }
+                };
+                Self::Secret {
+                    request,
+                    state_dir: state_dir(state),
+                }
+            }
             Some(ControlCommand::Token(command)) => {
                 let (request, state) = match command {
                     TokenCommand::Create {

@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use weldrfs_control::{
-    AuthSettings, BlockingControlClient, CONTROL_FOLDER, CONTROL_SOCKET, Rates, Settings,
-    StartError, TOKENS_NAME, TokenFile, WallClock, serve_control,
+    AuthSettings, BlockingControlClient, CONTROL_FOLDER, CONTROL_SOCKET, Machine, MountHost, Rates,
+    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
+    WallClock, serve_control,
 };
 
 use super::api_failure;
@@ -21,7 +22,7 @@ use crate::logging::{self, LogSink};
 use crate::options::LogLevel;
 use crate::registry::Registry;
 use crate::report;
-use crate::sidecar::Machinery;
+use crate::sidecar::{Machinery, Sandboxes};
 
 /// Threads that serve; what waits for mounts has threads of its own.
 const THREADS: usize = 2;
@@ -48,6 +49,11 @@ pub(crate) struct Request {
     pub(crate) workspace: Option<PathBuf>,
     pub(crate) rates: Rates,
     pub(crate) keep_credentials: bool,
+    pub(crate) max_execs: usize,
+    /// Runtimes to try; the usual ones when empty.
+    pub(crate) runtimes: Vec<String>,
+    /// Folders that are hidden from sandboxes beside the usual ones.
+    pub(crate) hidden: Vec<PathBuf>,
     pub(crate) log_level: LogLevel,
 }
 
@@ -82,9 +88,19 @@ pub(crate) fn run(
     // Keys and tokens are its owner's; the socket gets its permissions by itself.
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let state_base = state_base(state_dir, environment)?;
-    let settings = settings(request, &state_base, environment)?;
     let registry = Registry::new(vec![state_base.clone()], environment.run_dir.clone());
-    let machine = Arc::new(Machinery::new(environment.clone(), registry, state_base));
+    let machine = Arc::new(Machinery::new(
+        environment.clone(),
+        registry,
+        state_base.clone(),
+    ));
+    let settings = settings(request, &state_base, machine.machine(), environment)?;
+    let private = vec![
+        state_base,
+        settings.run_dir.clone(),
+        settings.workspace.clone(),
+    ];
+    let sandboxes = Arc::new(Sandboxes::new(&settings.run_dir, &settings.folder, private));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("weldrfs-control")
@@ -94,7 +110,7 @@ pub(crate) fn run(
     let served = runtime.block_on(async {
         let ended = end_signal()?;
         let clock = Arc::new(WallClock);
-        serve_control(settings, machine, clock, |_| {}, ended)
+        serve_control(settings, machine, sandboxes, clock, |_| {}, ended)
             .await
             .map_err(refused)
     });
@@ -137,6 +153,7 @@ fn state_base(given: Option<PathBuf>, environment: &Environment) -> Result<PathB
 fn settings(
     request: Request,
     state_base: &std::path::Path,
+    machine: Machine,
     environment: &Environment,
 ) -> Result<Settings, Failure> {
     let variable = |name: &str| environment.variables.get(name);
@@ -150,6 +167,11 @@ fn settings(
             "--workspace and WORKSPACE_BASE take an absolute path, not {}",
             workspace.display()
         )));
+    }
+    let mut sandboxes = SandboxSettings::for_machine(machine, request.hidden);
+    sandboxes.execs_max = request.max_execs;
+    if !request.runtimes.is_empty() {
+        sandboxes.runtimes = request.runtimes;
     }
     let origins = variable("CORS_ORIGIN").unwrap_or_default().split(',');
     Ok(Settings {
@@ -177,6 +199,7 @@ fn settings(
         mounts_max: request.max_mounts,
         workspace,
         keep_credentials: request.keep_credentials,
+        sandboxes,
         folder,
     })
 }
@@ -295,6 +318,62 @@ pub(crate) fn token(
             true => report::print(&format!("revoked {id}\n")),
             false => Err(Failure::Invocation(format!(
                 "there is no token {id}; weldrfs control token list shows those there are"
+            ))),
+        },
+    }
+}
+
+/// What to do with the secrets of commands.
+#[derive(Debug, Clone)]
+pub(crate) enum SecretRequest {
+    /// The value comes on standard input.
+    Set {
+        name: String,
+    },
+    List {
+        as_json: bool,
+    },
+    Remove {
+        name: String,
+    },
+}
+
+/// Keeps, lists or forgets secrets.
+pub(crate) fn secret(
+    request: SecretRequest,
+    state_dir: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let folder = SecretFolder::new(&state_base(state_dir, environment)?.join(CONTROL_FOLDER));
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => Failure::Invocation(error.to_string()),
+        _ => Failure::system("the secrets cannot be used", &error),
+    };
+    match request {
+        SecretRequest::Set { name } => {
+            let mut value = String::new();
+            let most = SECRET_MAX as u64 + 2;
+            std::io::stdin()
+                .take(most)
+                .read_to_string(&mut value)
+                .map_err(|error| Failure::Invocation(format!("no value: {error}")))?;
+            // The line's end is of who typed it.
+            folder
+                .put(&name, value.trim_end_matches('\n'))
+                .map_err(failed)
+        }
+        SecretRequest::List { as_json: true } => {
+            report::print(&report::json(&folder.names().map_err(failed)?)?)
+        }
+        SecretRequest::List { as_json: false } => {
+            let names = folder.names().map_err(failed)?;
+            let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+            report::print(&text)
+        }
+        SecretRequest::Remove { name } => match folder.remove(&name).map_err(failed)? {
+            true => report::print(&format!("removed {name}\n")),
+            false => Err(Failure::Invocation(format!(
+                "there is no secret {name}; weldrfs control secret list shows those there are"
             ))),
         },
     }

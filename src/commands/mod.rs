@@ -3,6 +3,7 @@
 pub(crate) mod control;
 pub(crate) mod drop_caches;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod mount;

@@ -2,8 +2,10 @@
 
 mod found;
 mod host;
+mod sandboxes;
 mod start;
 mod tail;
 mod users;
 
 pub(crate) use host::Machinery;
+pub(crate) use sandboxes::Sandboxes;

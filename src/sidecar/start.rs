@@ -69,7 +69,7 @@ pub(super) fn mount(
 }
 
 /// This very program, also when its file was replaced since it was started.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     std::env::current_exe()
         .ok()
         .filter(|path| path.exists())

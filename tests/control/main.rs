@@ -11,6 +11,7 @@ mod access;
 mod attacks;
 mod better_auth;
 mod contract;
+mod exec;
 mod keys;
 mod killed;
 mod load;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::Method;
 
+use super::exec::{ExecLine, ExecRequest};
 use super::types::{
     Event, LogLines, Mount, MountDetails, MountList, MountRequest, MountSyncRequest, MountSynced,
     UnmountRequest,
@@ -17,6 +18,8 @@ use crate::wire::Exchange;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a mount or unmount may take; longer than the sidecar's own limit, so that its message wins.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(200);
+/// How long a sandbox may take to start; longer than the sidecar's own limit.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How much longer than its deadline a sync may take to answer.
 const SYNC_MARGIN: Duration = Duration::from_secs(30);
 
@@ -129,7 +132,7 @@ impl BlockingControlClient {
             let headers: Vec<_> = headers.into_iter().collect();
             let mut lines = self
                 .exchange
-                .stream(&path, &headers, ANSWER_TIMEOUT)
+                .stream(&path, None::<&()>, &headers, ANSWER_TIMEOUT)
                 .await?;
             while let Some(line) = lines.line().await? {
                 let Some(data) = line.strip_prefix("data:") else {
@@ -139,6 +142,33 @@ impl BlockingControlClient {
                     ApiError::BadAnswer(format!("an event is not understood: {error}"))
                 })?;
                 if !each(event) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs a command and hands every line of the answer to `each`, the last one too. Ends the command when `each` says
+    /// so, or when this process ends.
+    ///
+    /// # Errors
+    /// As the API; [`ApiError::ShuttingDown`] when the answer breaks off.
+    pub fn exec(
+        &self,
+        request: &ExecRequest,
+        mut each: impl FnMut(ExecLine) -> bool,
+    ) -> Result<(), ApiError> {
+        self.runtime.block_on(async {
+            let mut lines = self
+                .exchange
+                .stream("/exec", Some(request), &[], START_TIMEOUT)
+                .await?;
+            while let Some(line) = lines.line().await? {
+                let line = serde_json::from_str(&line).map_err(|error| {
+                    ApiError::BadAnswer(format!("a line is not understood: {error}"))
+                })?;
+                if !each(line) {
                     break;
                 }
             }

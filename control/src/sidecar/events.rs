@@ -22,6 +22,8 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const UNMOUNTING: &str = "mount.unmounting";
     pub(in crate::sidecar) const UNMOUNTED: &str = "mount.unmounted";
     pub(in crate::sidecar) const BUDGET: &str = "mount.budget";
+    pub(in crate::sidecar) const EXEC_STARTED: &str = "exec.started";
+    pub(in crate::sidecar) const EXEC_FINISHED: &str = "exec.finished";
     /// Events between the last one a listener had and the next one are not kept any more. Sent, never stored.
     pub(in crate::sidecar) const GAP: &str = "events.gap";
 }

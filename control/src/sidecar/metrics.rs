@@ -59,6 +59,51 @@ pub(super) struct Now {
     pub(super) database_works: bool,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// What is counted of commands; clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct ExecMetrics {
+    running: Gauge,
+    finished: Family<Outcome, Counter>,
+    seconds: Histogram,
+}
+
+impl ExecMetrics {
+    pub(super) fn new() -> Self {
+        Self {
+            running: Gauge::default(),
+            finished: Family::default(),
+            seconds: Histogram::new(SECONDS),
+        }
+    }
+
+    /// A command runs.
+    pub(super) fn started(&self) {
+        self.running.inc();
+    }
+
+    /// One has ended so.
+    pub(super) fn finished(&self, outcome: &'static str, took: Duration) {
+        self.running.dec();
+        self.finished.get_or_create(&Outcome { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("execs_running", "Commands that run", self.running.clone());
+        registry.register("execs", "Commands that have ended", self.finished.clone());
+        registry.register(
+            "exec_seconds",
+            "How long commands ran",
+            self.seconds.clone(),
+        );
+    }
+}
+
 /// What the sidecar counts itself.
 pub(super) struct Metrics {
     registry: Registry,
@@ -69,7 +114,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(execs: &ExecMetrics) -> Self {
         let mut registry = Registry::with_prefix("weldrfs_control");
         let requests = Family::<Answered, Counter>::default();
         let new: fn() -> Histogram = || Histogram::new(SECONDS);
@@ -87,6 +132,7 @@ impl Metrics {
             "Time until the answer began",
             seconds.clone(),
         );
+        execs.register(&mut registry);
         Self {
             registry,
             listeners,

@@ -15,16 +15,18 @@ const TOKEN: &str = "token";
 #[openapi(
     info(
         title = "WeldrFS control",
-        description = "The sidecar of one machine: it mounts volumes, keeps them mounted, and tells what happens. \
+        description = "The sidecar of one machine: it mounts volumes, keeps them mounted, runs commands on them in \
+                       sandboxes, and tells what happens. \
                        Served over a Unix socket to root and the members of its group, and on TCP to those who have a \
                        token. Every error is an ErrorBody with a stable code; requests refuse fields they do not know.",
         license(name = "Apache-2.0"),
     ),
     paths(
-        api::add, api::list, api::details, api::unmount, api::sync, api::logs, api::events, api::health, api::metrics,
+        api::add, api::list, api::details, api::unmount, api::sync, api::logs, api::exec, api::events, api::health, api::metrics,
     ),
     tags(
         (name = "mounts", description = "Volumes mounted on this machine"),
+        (name = "exec", description = "Commands in sandboxes, on a mount"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),

@@ -18,17 +18,20 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::api;
 use super::auth::{Auth, Identity};
 use super::events::{EventLog, kinds};
+use super::exec::{self, Execs};
 use super::host::{Clock, MountHost};
 use super::idempotency::{self, Idempotency};
 use super::kept_socket::KeptSocket;
 use super::limits::Limits;
-use super::metrics::Metrics;
+use super::metrics::{ExecMetrics, Metrics};
 use super::mounts::{Mounts, Parts};
+use super::secret_folder::SecretFolder;
 use super::secrets::Secrets;
 use super::settings::Settings;
 use super::start_error::StartError;
 use super::store::Store;
 use crate::error::ApiError;
+use crate::sandbox::SandboxHost;
 use crate::wire::{self, Caller, ConnectionLimits, RequestNames, name_request};
 
 /// Connections of each listener.
@@ -51,6 +54,7 @@ pub(super) struct App(Arc<AppParts>);
 
 pub(super) struct AppParts {
     pub(super) mounts: Mounts,
+    pub(super) execs: Execs,
     pub(super) events: EventLog,
     pub(super) store: Store,
     pub(super) idempotency: Idempotency,
@@ -84,6 +88,7 @@ pub struct Listening {
 pub async fn serve_control(
     settings: Settings,
     host: Arc<dyn MountHost>,
+    sandboxes: Arc<dyn SandboxHost>,
     clock: Arc<dyn Clock>,
     ready: impl FnOnce(&Listening),
     shutdown: impl Future<Output = ()>,
@@ -96,7 +101,7 @@ pub async fn serve_control(
         &settings,
         store,
         cors,
-        (host, clock),
+        (host, sandboxes, clock),
         ready,
         shutdown,
     )
@@ -111,7 +116,7 @@ async fn serve_on(
     settings: &Settings,
     store: Store,
     cors: Option<CorsLayer>,
-    (host, clock): (Arc<dyn MountHost>, Arc<dyn Clock>),
+    (host, sandboxes, clock): (Arc<dyn MountHost>, Arc<dyn SandboxHost>, Arc<dyn Clock>),
     ready: impl FnOnce(&Listening),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
@@ -146,12 +151,26 @@ async fn serve_on(
     let (mounts, mut supervising) = Mounts::start(parts, stopping.clone())
         .await
         .map_err(database)?;
+    let exec_metrics = ExecMetrics::new();
+    let mut sandboxing = settings.sandboxes.clone();
+    sandboxing.hidden.extend(sandboxes.private());
+    let execs = Execs::new(exec::Parts {
+        host: sandboxes,
+        mounts: mounts.clone(),
+        events: events.clone(),
+        clock: Arc::clone(&clock),
+        metrics: exec_metrics.clone(),
+        settings: sandboxing,
+        secrets: SecretFolder::new(&settings.folder),
+    });
+    execs.clear().await;
     let app = App(Arc::new(AppParts {
         mounts,
+        execs,
         events: events.clone(),
         idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
         store,
-        metrics: Metrics::new(),
+        metrics: Metrics::new(&exec_metrics),
         mounts_max: settings.mounts_max,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         stop: stopping.clone(),
@@ -229,6 +248,7 @@ fn router(app: App, cors: Option<CorsLayer>, started_ms: u64) -> Router {
         .route("/mounts/{name}", get(api::details))
         .route("/mounts/{name}/sync", post(api::sync))
         .route("/mounts/{name}/logs", get(api::logs))
+        .route("/exec", post(api::exec))
         .route("/events", get(api::events))
         .route("/metrics", get(api::metrics))
         .route("/openapi.json", get(api::openapi))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::auth::AuthSettings;
 use super::limits::Rates;
+use super::sandboxing::SandboxSettings;
 
 /// Name of the sidecar's folder in the state base, and of the socket in the run folder.
 pub const CONTROL_FOLDER: &str = "control";
@@ -40,4 +41,6 @@ pub struct Settings {
     pub workspace: PathBuf,
     /// Whether keys given with a mount outlive a restart of the machine, in the sidecar's folder.
     pub keep_credentials: bool,
+    /// What sandboxes get.
+    pub sandboxes: SandboxSettings,
 }

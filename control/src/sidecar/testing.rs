@@ -14,6 +14,7 @@ use super::budget::{Budget, Fixed, Machine};
 use super::host::{CheckedOrder, Ending, FoundMount, MountHost, MountOrder};
 use super::types::LogLines;
 use crate::error::ApiError;
+use crate::sandbox::{FoundSandbox, Sandbox, SandboxHost, SandboxOrder, SandboxUse};
 use crate::socket::bind_volume_socket;
 use crate::volume::{
     BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
@@ -282,6 +283,30 @@ impl MountHost for FakeHost {
 /// A volume that is only a socket has nothing to make a snapshot of.
 fn no_tree() -> ApiError {
     ApiError::Internal("there is no tree here".into())
+}
+
+/// A machine without a container runtime.
+pub(super) struct NoSandboxes;
+
+#[async_trait]
+impl SandboxHost for NoSandboxes {
+    async fn start(&self, _: SandboxOrder) -> Result<Sandbox, ApiError> {
+        Err(ApiError::SandboxFailed("there is no runtime".into()))
+    }
+
+    async fn found(&self) -> io::Result<Vec<FoundSandbox>> {
+        Ok(Vec::new())
+    }
+
+    fn usage(&self, _: &str) -> Option<SandboxUse> {
+        None
+    }
+
+    async fn remove(&self, _: &Sandbox) {}
+
+    fn private(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// A volume that is only a socket.

@@ -57,17 +57,23 @@ impl Exchange {
         self.understand(status, &answer)
     }
 
-    /// Sends one GET and hands out the lines of its answer as they come.
+    /// Sends one request and hands out the lines of its answer as they come; a GET without a body, else a POST.
     ///
     /// # Errors
     /// As [`Exchange::ask`]; `limit` holds until the answer begins.
     pub(crate) async fn stream(
         &self,
         path: &str,
+        body: Option<&impl Serialize>,
         headers: &[(&'static str, String)],
         limit: Duration,
     ) -> Result<Streamed, ApiError> {
-        let mut request = self.request(Method::GET, path, None::<&()>)?;
+        let method = if body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let mut request = self.request(method, path, body)?;
         for (name, value) in headers {
             let value = value
                 .parse()

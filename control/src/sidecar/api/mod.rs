@@ -1,10 +1,12 @@
 //! The endpoints: from HTTP to the parts of the sidecar and back. No logic of their own.
 
 mod events;
+mod exec;
 mod health;
 mod mounts;
 
 pub(super) use events::{__path_events, events};
+pub(super) use exec::{__path_exec, exec};
 pub(super) use health::{__path_health, __path_metrics, health, metrics, openapi};
 pub(super) use mounts::{
     __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,

@@ -2,6 +2,7 @@
 
 mod entry;
 mod life;
+mod occupants;
 mod orders;
 mod supervisor;
 mod work;
@@ -22,6 +23,7 @@ use crate::error::ApiError;
 use crate::volume::{SyncRequest, VolumeClient, VolumeStatus};
 
 pub(super) use entry::View;
+pub(super) use occupants::Occupied;
 pub(super) use supervisor::Parts;
 use supervisor::{Message, Supervisor, no_such_mount};
 
@@ -71,10 +73,19 @@ impl Mounts {
             .await
     }
 
-    async fn ask(
+    /// Lets `who` run on a mount, which is not unmounted as long as the answer lives.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`], [`ApiError::NotMounted`].
+    pub(super) async fn occupy(&self, name: &str, who: String) -> Result<Occupied, ApiError> {
+        let name = name.to_owned();
+        self.ask(|reply| Message::Occupy { name, who, reply }).await
+    }
+
+    async fn ask<T>(
         &self,
-        message: impl FnOnce(oneshot::Sender<Result<Mount, ApiError>>) -> Message,
-    ) -> Result<Mount, ApiError> {
+        message: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Message,
+    ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
         let ending = || ApiError::ShuttingDown("the sidecar is ending; ask the next one".into());
         self.inbox
@@ -194,12 +205,14 @@ impl Mounts {
     fn running(&self, name: &str) -> Result<FoundMount, ApiError> {
         let view = self.view(name)?;
         let state = view.mount.state;
-        view.found.ok_or_else(|| {
-            ApiError::NotMounted(format!(
-                "{name} does not run at the moment, it is {state}; GET /mounts/{name} says why"
-            ))
-        })
+        view.found.ok_or_else(|| does_not_run(name, state))
     }
+}
+
+fn does_not_run(name: &str, state: MountState) -> ApiError {
+    ApiError::NotMounted(format!(
+        "{name} does not run at the moment, it is {state}; GET /mounts/{name} says why"
+    ))
 }
 
 /// The status without the places of the machine, which are nobody's business here.

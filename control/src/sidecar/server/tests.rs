@@ -12,8 +12,9 @@ use super::super::auth::{AuthSettings, TokenFile};
 use super::super::host::{Ending, WallClock};
 use super::super::kept_socket::SOCKET_MODE;
 use super::super::limits::Rates;
+use super::super::sandboxing::SandboxSettings;
 use super::super::settings::{MOUNTS_MAX, TOKENS_NAME};
-use super::super::testing::{FakeHost, PATIENCE};
+use super::super::testing::{FakeHost, NoSandboxes, PATIENCE};
 use super::*;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -49,6 +50,7 @@ fn settings(host: &FakeHost, tcp: bool) -> Settings {
         mounts_max: MOUNTS_MAX,
         workspace: PathBuf::from("/workspace"),
         keep_credentials: true,
+        sandboxes: SandboxSettings::example(),
     }
 }
 
@@ -73,9 +75,15 @@ async fn attempt(host: Arc<FakeHost>, settings: Settings) -> Result<Running, Sta
     let machine = host.clone();
     let task = tokio::spawn(async move {
         let ready = |listening: &Listening| drop(ready.send(listening.clone()));
-        serve_control(settings, machine, Arc::new(WallClock), ready, async {
-            drop(stopped.await)
-        })
+        let sandboxes = Arc::new(NoSandboxes);
+        serve_control(
+            settings,
+            machine,
+            sandboxes,
+            Arc::new(WallClock),
+            ready,
+            async { drop(stopped.await) },
+        )
         .await
     });
     match told.await {
@@ -707,6 +715,7 @@ async fn without_a_way_to_tell_who_asks_there_is_no_tcp() {
     let error = serve_control(
         open,
         host,
+        Arc::new(NoSandboxes),
         Arc::new(WallClock),
         |_| {},
         std::future::pending(),
@@ -775,6 +784,7 @@ async fn pages_of_other_origins_get_no_permission() {
         let error = serve_control(
             wrong,
             host.clone(),
+            Arc::new(NoSandboxes),
             Arc::new(WallClock),
             |_| {},
             std::future::pending(),
@@ -1037,7 +1047,8 @@ async fn a_second_sidecar_is_refused_and_the_first_goes_on() {
     same_socket.socket.clone_from(&running.socket);
     for (second, part) in [(same_folder, "--state-dir"), (same_socket, "--socket")] {
         let never = std::future::pending();
-        let error = serve_control(second, host.clone(), Arc::new(WallClock), |_| {}, never)
+        let (sandboxes, clock) = (Arc::new(NoSandboxes), Arc::new(WallClock));
+        let error = serve_control(second, host.clone(), sandboxes, clock, |_| {}, never)
             .await
             .unwrap_err();
         assert!(error.to_string().contains(part), "{error}");

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::entry::{Entry, View, asked, row, shown};
 use super::life::{Effect, Input, Phase};
+use super::occupants::{Occupants, Occupied};
 use super::work::{Asked, Work};
 use crate::error::ApiError;
 use crate::sidecar::budget::Budget;
@@ -44,6 +45,12 @@ pub(super) enum Message {
         name: String,
         sync: bool,
         reply: Reply<Mount>,
+    },
+    /// Something wants to run on a mount.
+    Occupy {
+        name: String,
+        who: String,
+        reply: Reply<Occupied>,
     },
     /// Look at the machine, then answer.
     Refresh(oneshot::Sender<()>),
@@ -89,6 +96,7 @@ pub(super) struct Supervisor {
     inbox: mpsc::Receiver<Message>,
     views: watch::Sender<Arc<Vec<View>>>,
     entries: BTreeMap<String, Entry>,
+    occupants: Occupants,
     refreshing: Vec<oneshot::Sender<()>>,
     scanning: bool,
     probing: bool,
@@ -113,6 +121,7 @@ impl Supervisor {
             inbox,
             views,
             entries: BTreeMap::new(),
+            occupants: Occupants::default(),
             refreshing: Vec::new(),
             scanning: false,
             probing: false,
@@ -202,6 +211,10 @@ impl Supervisor {
         match message {
             Message::Add(request, reply) => self.add(request, reply).await,
             Message::Remove { name, sync, reply } => self.remove(&name, sync, reply).await,
+            Message::Occupy { name, who, reply } => {
+                // Who has given up asking does not run, and lets go by that.
+                drop(reply.send(self.occupy(&name, who)));
+            }
             Message::Refresh(reply) => {
                 self.refreshing.push(reply);
                 self.scan();

@@ -2,8 +2,10 @@
 
 use tokio::time::Instant;
 
+use super::super::does_not_run;
 use super::super::entry::{Entry, row, shown};
 use super::super::life::{Input, Life, Phase};
+use super::super::occupants::Occupied;
 use super::super::orders::Order;
 use super::{Reply, Supervisor, no_such_mount};
 use crate::error::ApiError;
@@ -139,6 +141,15 @@ impl Supervisor {
         }
     }
 
+    /// Lets `who` run on a mount that runs itself.
+    pub(super) fn occupy(&self, name: &str, who: String) -> Result<Occupied, ApiError> {
+        let entry = self.entries.get(name).ok_or_else(|| no_such_mount(name))?;
+        match &entry.life.phase {
+            Phase::Mounted { .. } => Ok(self.occupants.enter(name, who, entry.order.path.clone())),
+            _ => Err(does_not_run(name, entry.life.state())),
+        }
+    }
+
     async fn unwant(&mut self, name: &str, sync: bool) -> Result<(), ApiError> {
         let Some(entry) = self.entries.get_mut(name) else {
             return Err(no_such_mount(name));
@@ -159,6 +170,7 @@ impl Supervisor {
             }
             _ => {}
         }
+        self.occupants.none_on(name)?;
         entry.sync = sync;
         if entry.life.managed {
             let row = row(entry, true, None);

@@ -1,0 +1,95 @@
+//! The control group of a sandbox: what it uses, and whether it met its limits. Both versions of control groups, the old
+//! one with a tree for each kind.
+
+use std::path::{Path, PathBuf};
+
+use weldrfs_control::{SandboxUse, cgroup_path};
+
+/// Where control groups are.
+const BASE: &str = "/sys/fs/cgroup";
+
+/// What a sandbox met and used until its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) out_of_memory: bool,
+    pub(crate) memory_peak_bytes: Option<u64>,
+    pub(crate) cpu_ms: Option<u64>,
+}
+
+/// Whether this machine has one tree for everything.
+fn is_unified() -> bool {
+    Path::new(BASE).join("cgroup.controllers").exists()
+}
+
+/// The group of sandbox `id` for `kind`.
+fn group(id: &str, kind: &str) -> PathBuf {
+    let path = cgroup_path(id);
+    let path = path.strip_prefix("/").unwrap_or(&path);
+    match is_unified() {
+        true => Path::new(BASE).join(path),
+        false => Path::new(BASE).join(kind).join(path),
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number after `key` in a file of keys and numbers.
+fn keyed(path: &Path, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == key).then(|| value.trim().parse().ok())?
+    })
+}
+
+/// What sandbox `id` uses now; `None` when it is gone.
+pub(crate) fn usage(id: &str) -> Option<SandboxUse> {
+    let (memory, processes) = match is_unified() {
+        true => ("memory.current", "pids.current"),
+        false => ("memory.usage_in_bytes", "pids.current"),
+    };
+    Some(SandboxUse {
+        memory_bytes: number(&group(id, "memory").join(memory))?,
+        cpu_ms: cpu_ms(id)?,
+        processes: number(&group(id, "pids").join(processes))?,
+    })
+}
+
+fn cpu_ms(id: &str) -> Option<u64> {
+    match is_unified() {
+        true => keyed(&group(id, "cpu").join("cpu.stat"), "usage_usec").map(|micros| micros / 1000),
+        false => number(&group(id, "cpuacct").join("cpuacct.usage")).map(|nanos| nanos / 1_000_000),
+    }
+}
+
+/// What sandbox `id` used and met; asked before its group is removed.
+pub(crate) fn account(id: &str) -> Account {
+    let memory = group(id, "memory");
+    let (events, peak) = match is_unified() {
+        true => ("memory.events", "memory.peak"),
+        false => ("memory.oom_control", "memory.max_usage_in_bytes"),
+    };
+    Account {
+        out_of_memory: keyed(&memory.join(events), "oom_kill").is_some_and(|kills| kills > 0),
+        memory_peak_bytes: number(&memory.join(peak)),
+        cpu_ms: cpu_ms(id),
+    }
+}
+
+/// Whether swap has to be limited, and can be.
+pub(crate) fn limits_swap() -> bool {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let can = is_unified()
+        || Path::new(BASE)
+            .join("memory/memory.memsw.limit_in_bytes")
+            .exists();
+    can && swaps.lines().count() > 1
+}
+
+/// The processes of sandbox `id`.
+pub(crate) fn processes(id: &str) -> Vec<u32> {
+    let text = std::fs::read_to_string(group(id, "pids").join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
