@@ -59,7 +59,7 @@ impl Apart {
                 "--kill-child",
                 "sh",
                 "-euc",
-                &script,
+                script,
             ])
             .env("APART", place.path("apart"))
             .env("STATE", place.path("state"))
