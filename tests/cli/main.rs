@@ -11,6 +11,7 @@ mod bucket;
 mod clocks;
 mod damage;
 mod garbage;
+mod keys;
 mod lifecycle;
 mod line;
 mod machine;
