@@ -16,6 +16,7 @@ mod lifecycle;
 mod line;
 mod machine;
 mod machines;
+mod other_stores;
 mod reach;
 mod rivals;
 #[path = "../support/s3_server/mod.rs"]
