@@ -1,5 +1,7 @@
-//! The way to a bucket: what is wrong with it is named at the mount, and where trust may come from.
+//! The way to a bucket: what is wrong with it is named at the mount and while it is mounted, and where trust may come from.
 
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, SOON, source};
@@ -127,4 +129,70 @@ fn a_certificate_is_trusted_when_the_machine_says_so_and_else_refused_by_name() 
         .env("SSL_CERT_FILE", &trusted)
         .env("S3_ENDPOINT", other);
     Said::of(mount.output().unwrap()).refused(32, &["TLS", "certificate"]);
+}
+
+/// Reads a file of the mount that the kernel has forgotten; the errno when that fails.
+fn read_uncached(path: &Path) -> Result<Vec<u8>, Option<i32>> {
+    let mut file = std::fs::File::open(path).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)
+        .map_err(|error| error.raw_os_error())?;
+    Ok(content)
+}
+
+/// An outage of any kind is not one of the mount: what is local goes on, what is not fails in time, `sync` says why, and
+/// all is well once the store is.
+#[test]
+fn whatever_goes_wrong_with_a_bucket_that_is_mounted_is_named_and_heals_by_itself() {
+    require_fuse();
+    let bucket = Bucket::new(Settings::default());
+    bucket.mount(&source(), &["read_deadline=2"]).success();
+    let (root, mountpoint) = (bucket.place.path("m"), bucket.place.text("m"));
+    let sync = |seconds: &str| bucket.run(&["sync", "--timeout", seconds, &mountpoint]);
+    std::fs::write(root.join("cold"), vec![7; 300_000]).unwrap();
+    sync("60").success();
+    let denied = || Answer::Code(403, "AccessDenied");
+    let troubles = [
+        (Answer::Code(503, "SlowDown"), "SlowDown"),
+        (Answer::Code(500, "InternalError"), "InternalError"),
+        (Answer::Page(200), "not in the way of S3"),
+        (Answer::Page(404), "not in the way of S3"),
+        (Answer::Page(502), "502"),
+        (denied(), "may not"),
+        (
+            Answer::Code(403, "SignatureDoesNotMatch"),
+            "keys are refused",
+        ),
+        (Answer::Code(400, "ExpiredToken"), "keys are refused"),
+        (Answer::Code(403, "RequestTimeTooSkewed"), "clock is wrong"),
+        (Answer::Code(404, "NoSuchBucket"), "no bucket"),
+        (Answer::OtherRegion("eu-west-1"), "\"eu-west-1\""),
+        // Last: what is asked for while there is silence goes on being asked for, and is in the cache then.
+        (Answer::Silence(Duration::from_secs(8)), "in time"),
+    ];
+    for (n, (answer, part)) in troubles.iter().enumerate() {
+        bucket.run(&["drop-caches", &mountpoint]).success();
+        bucket.server.add(Rule::always(answer.clone()));
+        let file = root.join(format!("f{n}"));
+        std::fs::write(&file, part).unwrap();
+        assert_eq!(read_uncached(&file).unwrap(), part.as_bytes());
+        let refused = read_uncached(&root.join("cold")).unwrap_err();
+        assert!(
+            matches!(refused, Some(libc::EIO | libc::ETIMEDOUT)),
+            "{answer:?}: {refused:?}"
+        );
+        sync("3").refused(2, &[part]);
+        bucket.server.clear();
+        sync("60").success();
+    }
+    assert_eq!(read_uncached(&root.join("cold")), Ok(vec![7; 300_000]));
+    bucket.unmount();
+    std::fs::remove_dir_all(bucket.place.path("state")).unwrap();
+    bucket.mount(&source(), &[]).success();
+    for (n, (_, part)) in troubles.iter().enumerate() {
+        let found = std::fs::read_to_string(root.join(format!("f{n}"))).unwrap();
+        assert_eq!(found, *part);
+    }
+    bucket.unmount();
 }
