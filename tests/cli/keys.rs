@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::bucket::{Bucket, SOON, source};
+use crate::bucket::{Bucket, source};
 use crate::s3_server::{ACCESS_KEY, SECRET_KEY, Settings};
 use crate::support::{Answer as Said, require_fuse, until};
 
@@ -22,7 +22,7 @@ fn keys_come_from_a_file_or_from_the_variables_of_aws() {
     let option = format!("credentials_file={}", file.display());
     let mountpoint = bucket.place.text("m");
     let mount = |options: &[&str], variables: &[(&str, &str)]| {
-        let mut command = bucket.command(SOON, &["mount", &source(), &mountpoint]);
+        let mut command = bucket.command("60", &["mount", &source(), &mountpoint]);
         command
             .env_remove("S3_ACCESS_KEY_ID")
             .env_remove("S3_SECRET_ACCESS_KEY")
@@ -115,7 +115,7 @@ fn keys_in_the_files_of_aws_are_changed_without_a_remount() {
     let (first, second) = (bucket.place.text("m"), bucket.place.text("m2"));
     for (name, mountpoint, options) in [("one", &first, "profile=other"), ("two", &second, "rw")] {
         let source = format!("{}/{name}", source());
-        let mut command = bucket.command(SOON, &["mount", &source, mountpoint, "-o", options]);
+        let mut command = bucket.command("60", &["mount", &source, mountpoint, "-o", options]);
         command
             .env_remove("S3_ACCESS_KEY_ID")
             .env_remove("S3_SECRET_ACCESS_KEY")
@@ -217,7 +217,7 @@ fn mount_with_role(bucket: &Bucket, service: &str) -> Said {
 
 fn mount_without_keys(bucket: &Bucket, variables: &[(&str, &str)]) -> Said {
     let (mountpoint, home) = (bucket.place.text("m"), bucket.place.path("home"));
-    let mut command = bucket.command(SOON, &["mount", &source(), &mountpoint]);
+    let mut command = bucket.command("60", &["mount", &source(), &mountpoint]);
     command
         .env_remove("S3_ACCESS_KEY_ID")
         .env_remove("S3_SECRET_ACCESS_KEY")
