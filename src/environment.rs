@@ -196,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_is_in_the_documents() {
+        let documents = [
+            include_str!("../README.md"),
+            include_str!("../docs/migration.md"),
+        ];
+        let of_mounts = MOUNT_VARIABLES.into_iter().chain([OPTIONS_VARIABLE]);
+        for name in of_mounts.chain(SIDECAR_VARIABLES) {
+            let named = format!("`{name}`");
+            assert!(
+                documents.iter().any(|text| text.contains(&named)),
+                "no document names {named}"
+            );
+        }
+    }
+
+    #[test]
     fn root_keeps_state_in_var_lib_unless_told_otherwise() {
         assert_eq!(with(0, &[]).state_base, Some(ROOT_STATE_BASE.into()));
         assert_eq!(

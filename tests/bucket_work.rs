@@ -1,7 +1,8 @@
 //! Real work on a bucket behind a line with latency and limited bandwidth: a day's coding, an install read back by
 //! another machine, and more data than the store takes in time.
 //!
-//! `WELDRFS_CODING_SIZE=full` takes the large inputs, `WELDRFS_RESTORE_FILES` more files for another machine to find.
+//! `WELDRFS_CODING_SIZE=full` takes the large inputs, `WELDRFS_RESTORE_FILES` more files for another machine to find,
+//! `WELDRFS_IDLE_SECONDS` a longer rest, `WELDRFS_SYNC_STEPS=1` brings each step of the day to the store by itself.
 
 #[cfg(test)]
 #[path = "support/s3_server/mod.rs"]
@@ -70,12 +71,18 @@ mod tests {
             .join(", ")
     }
 
-    /// A program that notes the mount's status after each step of the day.
+    /// A program that notes the mount's status after each step of the day. What a step has changed goes up later, unless
+    /// each is to be in the store before the next begins.
     fn noting(volume: &Volume) -> std::path::PathBuf {
         let (program, notes) = (volume.beside("note.sh"), volume.beside("notes"));
+        let sync = match std::env::var("WELDRFS_SYNC_STEPS").as_deref() {
+            Ok("1") => "sync",
+            _ => "status",
+        };
         let text = format!(
-            "#!/bin/sh\nprintf '%s\\t' \"$1\" >>'{notes}'\n\
-             WELDR_ENV_VOL='{state}' '{PROGRAM}' status --json '{root}' | tr -d '\\n' >>'{notes}'\necho >>'{notes}'\n",
+            "#!/bin/sh\nset -e\nexport WELDR_ENV_VOL='{state}'\n'{PROGRAM}' {sync} '{root}' >/dev/null\n\
+             printf '%s\\t' \"$1\" >>'{notes}'\n\
+             '{PROGRAM}' status --json '{root}' | tr -d '\\n' >>'{notes}'\necho >>'{notes}'\n",
             notes = notes.display(),
             state = volume.beside("state").display(),
             root = volume.root().display(),
@@ -291,6 +298,42 @@ mod tests {
         // Whole packs, and each of them once.
         assert!(gets <= puts, "{gets} gets of {puts} objects");
         assert_eq!(treesum(&app, &volume.beside("second")), wanted);
+        volume.unmount();
+    }
+
+    /// Seconds between two renewals of the lease of a volume that nobody writes to.
+    const RENEWED_AFTER: u64 = 300;
+    /// Seconds to the first round that looks for garbage, and between two.
+    const GARBAGE_AFTER: u64 = 300;
+    const GARBAGE_INTERVAL: u64 = 3_600;
+    /// Requests of such a round, of each of two kinds: those that put, and all others.
+    const ROUND: u64 = 6;
+
+    #[test]
+    fn a_mount_with_nothing_to_do_renews_its_lease_and_asks_for_little_else() {
+        require_fuse();
+        let seconds =
+            std::env::var("WELDRFS_IDLE_SECONDS").map_or(20, |text| text.parse::<u64>().unwrap());
+        let server = server();
+        let mut volume = mounted_on(&server);
+        write_files(&volume.root(), 2_000);
+        volume.command(&["sync", &volume.root().to_string_lossy()]);
+        std::fs::remove_dir_all(volume.root().join("0001")).unwrap();
+        volume.command(&["sync", &volume.root().to_string_lossy()]);
+        let before = volume.status();
+        std::thread::sleep(Duration::from_secs(seconds));
+        let after = volume.status();
+        println!("{seconds} s of rest: {}", between(&before, &after));
+        let made = |verb: &str| requests(&after, verb) - requests(&before, verb);
+        // One more, because something was written just before.
+        let renewals = 1 + seconds / RENEWED_AFTER;
+        let rounds = match seconds.checked_sub(GARBAGE_AFTER) {
+            None => 0,
+            Some(left) => 1 + left / GARBAGE_INTERVAL,
+        };
+        let others = made("get") + made("head") + made("list") + made("delete");
+        assert!(made("put") <= renewals + ROUND * rounds, "too many puts");
+        assert!(others <= ROUND * rounds, "{others} other requests");
         volume.unmount();
     }
 

@@ -397,6 +397,16 @@ async fn keys_come_from_a_file_and_change_with_it() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let store = connect(&from_file).await;
     assert!(store.get("nothing", None).await.unwrap_err().is_not_found());
+    server.set_keys("another-secret", Some("a-token"));
+    says(
+        &store.get("nothing", None).await.unwrap_err(),
+        &["keys are refused", "credentials_file="],
+    );
+    let text = format!(
+        "access_key_id={ACCESS_KEY}\nsecret_access_key=another-secret\nsession_token=a-token\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    assert!(store.get("nothing", None).await.unwrap_err().is_not_found());
 }
 
 /// The rules once more against a real store: AWS, Tigris or any other, below a prefix of its own that is emptied.
@@ -412,10 +422,11 @@ async fn a_real_store_keeps_the_rules() {
         ..S3Settings::new(
             variable("WELDRFS_TEST_S3_BUCKET"),
             variable("S3_ENDPOINT"),
-            keys(
-                &variable("S3_ACCESS_KEY_ID"),
-                &variable("S3_SECRET_ACCESS_KEY"),
-            ),
+            S3Credentials::Keys {
+                access_key_id: variable("S3_ACCESS_KEY_ID"),
+                secret_access_key: variable("S3_SECRET_ACCESS_KEY"),
+                session_token: std::env::var("S3_SESSION_TOKEN").ok(),
+            },
         )
     };
     if let Ok(region) = std::env::var("S3_REGION") {

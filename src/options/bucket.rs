@@ -42,7 +42,7 @@ pub(super) const TABLE: &[Known] = &[
         "an absolute path",
         |o, text| super::known::absolute(text).map(|path| o.s3.credentials_file = Some(path)),
         "file with access_key_id=, secret_access_key= and maybe session_token=, readable by its owner only; read again \
-         every minute",
+         whenever the store is asked",
     ),
     value(
         "profile",

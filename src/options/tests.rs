@@ -180,6 +180,15 @@ fn options_without_a_value_stand_alone() {
 }
 
 #[test]
+fn every_option_that_does_something_is_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    for known in all().filter(|known| !matches!(known.takes, Takes::Whatever)) {
+        let named = format!("`{}`", known.name);
+        assert!(readme.contains(&named), "the README does not name {named}");
+    }
+}
+
+#[test]
 fn names_are_known_once() {
     let names: BTreeSet<_> = all().map(|known| known.name).collect();
     assert_eq!(names.len(), all().count());

@@ -1,8 +1,8 @@
 //! Volumes in a bucket, from outside: they survive the machine, and outages of the store.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::s3_server::{ACCESS_KEY, Answer, BUCKET, Rule, S3Server, SECRET_KEY, Settings};
@@ -130,7 +130,7 @@ pub(crate) fn tree(root: &Path) -> Vec<(String, String)> {
 }
 
 /// A few thousand files in folders, with links and one large file.
-fn make_tree(root: &Path) {
+pub(crate) fn make_tree(root: &Path) {
     for folder in 0..40 {
         let dir = root.join(format!("d{folder}/sub"));
         std::fs::create_dir_all(&dir).unwrap();
@@ -312,68 +312,47 @@ fn an_outage_of_the_store_is_not_one_of_the_mount() {
     bucket.unmount();
 }
 
-/// The program rclone: from the folder of tools, or from the path.
-fn rclone() -> PathBuf {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/rclone");
-    match tools.exists() {
-        true => tools,
-        false => "rclone".into(),
-    }
-}
-
-/// A server that nobody here wrote. It ignores conditional writes, which must not go unseen.
 #[test]
-fn another_server_serves_as_well() {
+fn the_store_is_waited_for_or_not_as_variables_and_options_say() {
     require_fuse();
-    let place = Place::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    std::fs::create_dir_all(place.path("s/other-bucket")).unwrap();
-    let address = format!("127.0.0.1:{port}");
-    let mut server = Command::new(rclone())
-        .args([
-            "serve",
-            "s3",
-            "--addr",
-            &address,
-            "--auth-key",
-            "KEY,SECRET",
-        ])
-        .args(["--vfs-cache-mode", "full"])
-        .arg(place.path("s"))
-        .env("XDG_CACHE_HOME", place.path("rclone-cache"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("this test needs the program rclone: scripts/dev setup installs it");
-    until("rclone answers", || {
-        std::net::TcpStream::connect(&address).is_ok()
-    });
-    let options = format!("endpoint=http://{address},access_key_id=KEY,secret_access_key=SECRET");
-    let mountpoint = place.text("m");
-    let mount = |more: &str| {
-        let options = format!("{options}{more}");
-        place.run(&["mount", "s3://other-bucket", &mountpoint, "-o", &options])
+    let bucket = Bucket::new(Settings::default());
+    let (root, mountpoint) = (bucket.place.path("m"), bucket.place.text("m"));
+    let behind = || {
+        let status = bucket.run(&["status", "--json", &mountpoint]).success();
+        let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+        status["behind"]["records"].as_u64().unwrap()
     };
-    mount("").refused(
-        32,
-        &["ignores conditional writes", "conditional_writes=off"],
-    );
-    mount(",conditional_writes=off").success();
-    let root = place.path("m");
-    make_tree(&root);
-    let wanted = tree(&root);
-    place.run(&["sync", &mountpoint]).success();
-    place.run(&["drop-caches", &mountpoint]).success();
-    assert!(tree(&root) == wanted, "read back from the store");
-    place.run(&["umount", &mountpoint]).success();
-    std::fs::remove_dir_all(place.path("state")).unwrap();
-    mount(",conditional_writes=off").success();
-    assert!(tree(&root) == wanted, "read by another machine");
-    place.run(&["umount", &mountpoint]).success();
-    server.kill().unwrap();
-    server.wait().unwrap();
+    let mount = |variables: &[(&str, &str)], options: &str| {
+        let source = source();
+        let mut command = bucket.command("60", &["mount", &source, &mountpoint, "-o", options]);
+        Said::of(command.envs(variables.iter().copied()).output().unwrap()).success();
+    };
+    let delay = ("UPLOAD_DELAY", "1h");
+    // Nothing goes up by itself, however much there is.
+    mount(&[delay], "rw");
+    std::fs::write(root.join("large"), vec![1; 70 << 20]).unwrap();
+    let before = bucket.server.counts().put.requests;
+    std::thread::sleep(Duration::from_secs(25));
+    assert_eq!(bucket.server.counts().put.requests, before);
+    assert!(behind() > 0);
+    bucket.run(&["sync", &mountpoint]).success();
+    assert_eq!(behind(), 0);
+    bucket.unmount();
+    // Without it, everything does.
+    mount(&[], "rw");
+    std::fs::write(root.join("small"), "x").unwrap();
+    until("it is in the store", || behind() == 0);
+    bucket.unmount();
+    // Closing waits, and fsync waits.
+    mount(&[delay, ("WRITEBACK_ENABLED", "0")], "rw");
+    std::fs::write(root.join("closed"), "x").unwrap();
+    assert_eq!(behind(), 0);
+    bucket.unmount();
+    mount(&[delay], "fsync=remote");
+    let file = std::fs::File::create(root.join("synced")).unwrap();
+    assert!(behind() > 0);
+    file.sync_all().unwrap();
+    assert_eq!(behind(), 0);
+    drop(file);
+    bucket.unmount();
 }

@@ -11,10 +11,12 @@ mod bucket;
 mod clocks;
 mod damage;
 mod garbage;
+mod keys;
 mod lifecycle;
 mod line;
 mod machine;
 mod machines;
+mod other_stores;
 mod reach;
 mod rivals;
 #[path = "../support/s3_server/mod.rs"]

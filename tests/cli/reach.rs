@@ -1,14 +1,11 @@
-//! The way to a bucket: what is wrong with it is named at the mount, and where keys and trust may come from.
+//! The way to a bucket: what is wrong with it is named at the mount and while it is mounted, and where trust may come from.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, SOON, source};
-use crate::s3_server::{ACCESS_KEY, Answer, BUCKET, Rule, SECRET_KEY, Settings, Verb};
+use crate::s3_server::{Answer, BUCKET, Rule, Settings, Verb};
 use crate::support::{Answer as Said, require_fuse};
 
 #[test]
@@ -107,49 +104,6 @@ fn whatever_is_wrong_with_a_bucket_is_named_at_the_mount() {
 }
 
 #[test]
-fn keys_come_from_a_file_or_from_the_variables_of_aws() {
-    require_fuse();
-    let bucket = Bucket::new(Settings::default());
-    let file = bucket.place.path("keys");
-    let text = format!("access_key_id={ACCESS_KEY}\nsecret_access_key={SECRET_KEY}\n");
-    std::fs::write(&file, text).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let option = format!("credentials_file={}", file.display());
-    let mountpoint = bucket.place.text("m");
-    let mount = |options: &[&str], variables: &[(&str, &str)]| {
-        let mut command = bucket.command(SOON, &["mount", &source(), &mountpoint]);
-        command
-            .env_remove("S3_ACCESS_KEY_ID")
-            .env_remove("S3_SECRET_ACCESS_KEY")
-            .args(options.iter().flat_map(|option| ["-o", option]))
-            .envs(variables.iter().copied());
-        Said::of(command.output().unwrap())
-    };
-    mount(&[&option], &[]).refused(32, &["0644", "chmod 600"]);
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    mount(&[&option], &[]).success();
-    bucket.unmount();
-    let aws = [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-    ];
-    mount(&[], &aws).success();
-    bucket.unmount();
-    let half = [("S3_ACCESS_KEY_ID", ACCESS_KEY)];
-    mount(&[], &half).refused(1, &["S3_SECRET_ACCESS_KEY is not"]);
-    let profiles = bucket.place.path("profiles");
-    std::fs::write(
-        &profiles,
-        format!("[other]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"),
-    )
-    .unwrap();
-    let variables = [("AWS_SHARED_CREDENTIALS_FILE", profiles.to_str().unwrap())];
-    mount(&["profile=other"], &variables).success();
-    bucket.unmount();
-    mount(&["profile=missing"], &variables).refused(32, &["\"missing\"", "profile="]);
-}
-
-#[test]
 fn a_certificate_is_trusted_when_the_machine_says_so_and_else_refused_by_name() {
     require_fuse();
     let bucket = Bucket::new(Settings {
@@ -177,84 +131,68 @@ fn a_certificate_is_trusted_when_the_machine_says_so_and_else_refused_by_name() 
     Said::of(mount.output().unwrap()).refused(32, &["TLS", "certificate"]);
 }
 
-/// The metadata service of a cloud's machines, with the keys of a role. Counts how often these are asked for.
-fn metadata_service() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    // Ends with the test program.
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let count = Arc::clone(&count);
-            std::thread::spawn(move || metadata_answers(&stream, &count));
-        }
-    });
-    (endpoint, asked)
+/// Reads a file of the mount that the kernel has forgotten; the errno when that fails.
+fn read_uncached(path: &Path) -> Result<Vec<u8>, Option<i32>> {
+    let mut file = std::fs::File::open(path).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)
+        .map_err(|error| error.raw_os_error())?;
+    Ok(content)
 }
 
-fn metadata_answers(stream: &TcpStream, asked: &AtomicUsize) {
-    let mut lines = BufReader::new(stream).lines();
-    while let Some(Ok(request)) = lines.next() {
-        let headers: Vec<String> = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .take_while(|line| !line.is_empty())
-            .collect();
-        let has_token = headers.iter().any(|h| h.ends_with("the-token"));
-        let path = request.split(' ').nth(1).unwrap_or_default();
-        let (status, body) = match path {
-            "/latest/api/token" => ("200 OK", "the-token".to_owned()),
-            _ if !has_token => ("401 Unauthorized", String::new()),
-            "/latest/meta-data/iam/security-credentials/" => ("200 OK", "role".to_owned()),
-            "/latest/meta-data/iam/security-credentials/role" => {
-                asked.fetch_add(1, Ordering::Relaxed);
-                let keys = serde_json::json!({
-                    "Code": "Success",
-                    "Type": "AWS-HMAC",
-                    "AccessKeyId": ACCESS_KEY,
-                    "SecretAccessKey": SECRET_KEY,
-                    "Token": "a-token",
-                    "LastUpdated": "2020-01-01T00:00:00Z",
-                    "Expiration": "2099-01-01T00:00:00Z",
-                });
-                ("200 OK", keys.to_string())
-            }
-            _ => ("404 Not Found", String::new()),
-        };
-        let len = body.len();
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {len}\r\n\r\n{body}"
-        );
-        if (&*stream).write_all(answer.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
+/// An outage of any kind is not one of the mount: what is local goes on, what is not fails in time, `sync` says why, and
+/// all is well once the store is.
 #[test]
-fn keys_come_from_the_metadata_service_of_the_machine() {
+fn whatever_goes_wrong_with_a_bucket_that_is_mounted_is_named_and_heals_by_itself() {
     require_fuse();
     let bucket = Bucket::new(Settings::default());
-    let (service, asked) = metadata_service();
-    let (mountpoint, home) = (bucket.place.text("m"), bucket.place.path("home"));
-    let mount = |disabled: &str| {
-        let mut command = bucket.command(SOON, &["mount", &source(), &mountpoint]);
-        command
-            .env_remove("S3_ACCESS_KEY_ID")
-            .env_remove("S3_SECRET_ACCESS_KEY")
-            .env("HOME", &home)
-            .env("AWS_EC2_METADATA_DISABLED", disabled)
-            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service);
-        Said::of(command.output().unwrap())
-    };
-    mount("true").refused(32, &["no keys", "S3_ACCESS_KEY_ID", "credentials_file="]);
-    mount("false").success();
-    std::fs::write(bucket.place.path("m/f"), b"with keys of a role").unwrap();
+    bucket.mount(&source(), &["read_deadline=2"]).success();
+    let (root, mountpoint) = (bucket.place.path("m"), bucket.place.text("m"));
+    let sync = |seconds: &str| bucket.run(&["sync", "--timeout", seconds, &mountpoint]);
+    std::fs::write(root.join("cold"), vec![7; 300_000]).unwrap();
+    sync("60").success();
+    let denied = || Answer::Code(403, "AccessDenied");
+    let troubles = [
+        (Answer::Code(503, "SlowDown"), "SlowDown"),
+        (Answer::Code(500, "InternalError"), "InternalError"),
+        (Answer::Page(200), "not in the way of S3"),
+        (Answer::Page(404), "not in the way of S3"),
+        (Answer::Page(502), "502"),
+        (denied(), "may not"),
+        (
+            Answer::Code(403, "SignatureDoesNotMatch"),
+            "keys are refused",
+        ),
+        (Answer::Code(400, "ExpiredToken"), "keys are refused"),
+        (Answer::Code(403, "RequestTimeTooSkewed"), "clock is wrong"),
+        (Answer::Code(404, "NoSuchBucket"), "no bucket"),
+        (Answer::OtherRegion("eu-west-1"), "\"eu-west-1\""),
+        // Last: what is asked for while there is silence goes on being asked for, and is in the cache then.
+        (Answer::Silence(Duration::from_secs(8)), "in time"),
+    ];
+    for (n, (answer, part)) in troubles.iter().enumerate() {
+        bucket.run(&["drop-caches", &mountpoint]).success();
+        bucket.server.add(Rule::always(answer.clone()));
+        let file = root.join(format!("f{n}"));
+        std::fs::write(&file, part).unwrap();
+        assert_eq!(read_uncached(&file).unwrap(), part.as_bytes());
+        let refused = read_uncached(&root.join("cold")).unwrap_err();
+        assert!(
+            matches!(refused, Some(libc::EIO | libc::ETIMEDOUT)),
+            "{answer:?}: {refused:?}"
+        );
+        sync("3").refused(2, &[part]);
+        bucket.server.clear();
+        sync("60").success();
+    }
+    assert_eq!(read_uncached(&root.join("cold")), Ok(vec![7; 300_000]));
     bucket.unmount();
-    assert_eq!(
-        asked.load(Ordering::Relaxed),
-        1,
-        "the keys are kept as long as they last"
-    );
+    std::fs::remove_dir_all(bucket.place.path("state")).unwrap();
+    bucket.mount(&source(), &[]).success();
+    for (n, (_, part)) in troubles.iter().enumerate() {
+        let found = std::fs::read_to_string(root.join(format!("f{n}"))).unwrap();
+        assert_eq!(found, *part);
+    }
+    bucket.unmount();
 }

@@ -88,6 +88,28 @@ fn keys_of_a_mount_show_nowhere_and_outlive_its_process_and_the_machine() {
 }
 
 #[test]
+fn keys_that_are_given_again_replace_those_of_a_mount_that_runs() {
+    require_fuse();
+    let server = S3Server::start(Settings::default());
+    let sidecar = Sidecar::start();
+    let mount = |secret| {
+        sidecar
+            .ask("POST", "/mounts", &body(&server, secret))
+            .success()
+    };
+    let first = mount(SECRET_KEY);
+    server.set_keys("another-secret", None);
+    std::fs::write(sidecar.place.path("ws/project/file"), "kept").unwrap();
+    let refused = sidecar.ask("POST", "/mounts/project/sync", "");
+    assert_ne!(refused.status, 200, "{}", refused.body);
+    let again = mount("another-secret");
+    assert_eq!(first["pid"], again["pid"], "the same mount");
+    sidecar.ask("POST", "/mounts/project/sync", "").success();
+    let unmount = r#"{"name":"project","sync":true}"#;
+    sidecar.ask("POST", "/mounts/unmount", unmount).success();
+}
+
+#[test]
 fn wrong_keys_are_told_without_the_address_of_the_store() {
     require_fuse();
     let server = S3Server::start(Settings::default());

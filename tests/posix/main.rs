@@ -38,6 +38,8 @@ mod space;
 mod times;
 #[cfg(test)]
 mod transfer;
+#[cfg(test)]
+mod watching;
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +115,7 @@ mod tests {
             directories::size_of_a_directory,
             directories::removed_directory_is_empty_and_takes_nothing,
             orphans::unlinked_file_lives_until_it_is_closed,
+            watching::watchers_hear_of_what_other_processes_do,
         ];
         all.extend(alone![
             orphans::orphans_are_reclaimed_after_a_crash,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const PAGE: &str = "docs/semantics.md";
+/// Where tests that it names may be.
+const FOLDERS: [&str; 3] = ["tests", "fs/src", "meta/src"];
 
 /// The names in backquotes behind "Test:" or "Tests:", to the end of the paragraph, and in the last column of the table.
 fn named(page: &str) -> BTreeSet<String> {
@@ -50,7 +52,7 @@ pub(crate) fn every_test_the_page_names_exists() {
     assert!(names.len() > 40, "only {} tests are named", names.len());
     assert!(rows(&page).count() > 10, "the table is not found");
     let mut all = String::new();
-    for folder in ["tests", "fs/src/volume/tests"] {
+    for folder in FOLDERS {
         sources(&in_repository(folder), &mut all);
     }
     let missing: Vec<&String> = names

@@ -127,6 +127,11 @@ impl S3Server {
         self.wire.most_puts_at_once()
     }
 
+    /// From now on, for [`ACCESS_KEY`], only this secret is right, and only with this session token.
+    pub(crate) fn set_keys(&self, secret: &str, token: Option<&str>) {
+        self.wire.set_keys(secret, token);
+    }
+
     pub(crate) fn set_latency(&self, latency: Duration) {
         self.wire.set_latency(latency);
     }

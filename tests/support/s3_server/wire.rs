@@ -9,9 +9,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, HttpResponse};
+use s3s::{Body, HttpResponse, S3Result, s3_error};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -54,7 +54,15 @@ impl Counts {
     }
 }
 
+/// What is right for [`ACCESS_KEY`] just now.
+struct Keys {
+    secret: String,
+    /// Has to come with every request, if there is one.
+    token: Option<String>,
+}
+
 pub(super) struct Wire {
+    keys: Mutex<Keys>,
     latency: Mutex<Duration>,
     bandwidth: Mutex<Option<u64>>,
     /// When the line is free again.
@@ -86,6 +94,10 @@ impl Drop for PutUnderWay<'_> {
 impl Wire {
     pub(super) fn new(latency: Duration, bandwidth: Option<u64>) -> Self {
         Self {
+            keys: Mutex::new(Keys {
+                secret: SECRET_KEY.into(),
+                token: None,
+            }),
             latency: Mutex::new(latency),
             bandwidth: Mutex::new(bandwidth),
             free_at: Mutex::new(Instant::now()),
@@ -101,6 +113,22 @@ impl Wire {
 
     pub(super) fn counts(&self) -> Counts {
         *self.counts.lock()
+    }
+
+    pub(super) fn set_keys(&self, secret: &str, token: Option<&str>) {
+        *self.keys.lock() = Keys {
+            secret: secret.into(),
+            token: token.map(str::to_owned),
+        };
+    }
+
+    /// The answer to a request without the token that is right.
+    fn without_token(&self, request: &Request<Incoming>) -> Option<HttpResponse> {
+        let keys = self.keys.lock();
+        let right = keys.token.as_ref()?;
+        let given = request.headers().get("x-amz-security-token");
+        let fits = given.is_some_and(|given| given.as_bytes() == right.as_bytes());
+        (!fits).then(|| refusal(403, "InvalidToken"))
     }
 
     pub(super) fn set_latency(&self, latency: Duration) {
@@ -171,7 +199,10 @@ impl Wire {
         tokio::time::sleep(latency).await;
         self.carry(received).await;
         let answer = match self.rule(verb, request.uri().path()) {
-            None => service.call(request.map(Body::from)).await?,
+            None => match self.without_token(&request) {
+                Some(refused) => refused,
+                None => service.call(request.map(Body::from)).await?,
+            },
             Some(Answer::LostAfter(status, code)) => {
                 service.call(request.map(Body::from)).await?;
                 refusal(status, code)
@@ -202,6 +233,19 @@ impl Wire {
     }
 }
 
+/// Signatures are right that are made with the keys of the moment.
+struct Signatures(Arc<Wire>);
+
+#[async_trait::async_trait]
+impl S3Auth for Signatures {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        match access_key {
+            ACCESS_KEY => Ok(SecretKey::from(self.0.keys.lock().secret.as_str())),
+            _ => Err(s3_error!(NotSignedUp, "nobody knows this key")),
+        }
+    }
+}
+
 pub(super) async fn serve(
     listener: TcpListener,
     objects: Arc<Objects>,
@@ -209,7 +253,7 @@ pub(super) async fn serve(
     tls: Option<TlsAcceptor>,
 ) {
     let mut builder = S3ServiceBuilder::new(objects.service());
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_auth(Signatures(Arc::clone(&wire)));
     let service = builder.build();
     while let Ok((stream, _)) = listener.accept().await {
         let (service, wire, tls) = (service.clone(), Arc::clone(&wire), tls.clone());

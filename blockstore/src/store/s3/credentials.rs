@@ -3,22 +3,22 @@
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use parking_lot::Mutex;
 
+use super::renewal::Renewed;
 use crate::store::StoreError;
 
-/// How long keys from a file are used before it is read again: changing them needs no remount.
-const FILE_LIFE: Duration = Duration::from_secs(60);
-/// Most bytes of such a file.
+/// Most bytes of a credentials file.
 const FILE_MAX_BYTES: u64 = 64 << 10;
 
 /// Where keys come from.
@@ -34,11 +34,12 @@ pub enum S3Credentials {
         session_token: Option<String>,
     },
     /// A file with lines `access_key_id = ...`, `secret_access_key = ...` and maybe `session_token = ...`. It is read
-    /// again every minute.
+    /// again for every request.
     File(PathBuf),
-    /// A profile of AWS' configuration files.
+    /// A profile of AWS' configuration files. These are read again every half minute.
     Profile(String),
-    /// What AWS' tools do when told nothing: environment, configuration files, web identity, container, instance.
+    /// What AWS' tools do when told nothing: environment, configuration files, web identity, container, instance. Keys
+    /// that end are renewed before they do; configuration files are read again every half minute.
     Chain,
 }
 
@@ -78,10 +79,12 @@ impl S3Credentials {
         http: &SharedHttpClient,
         region: &str,
     ) -> Result<SharedCredentialsProvider, StoreError> {
-        let config = || {
+        let (http, region) = (http.clone(), Region::new(region.to_owned()));
+        // One for each look: copies share what was read from configuration files.
+        let config = move || {
             ProviderConfig::without_region()
                 .with_http_client(http.clone())
-                .with_region(Some(Region::new(region.to_owned())))
+                .with_region(Some(region.clone()))
         };
         Ok(match self {
             Self::Keys {
@@ -95,50 +98,75 @@ impl S3Credentials {
                 None,
                 "settings",
             )),
-            Self::File(path) => {
-                // Now, so that a wrong file is named before anything is asked.
-                read_file(path).map_err(|what| StoreError::Invalid { what })?;
-                SharedCredentialsProvider::new(FromFile(path.clone()))
+            // Now, so that a wrong file is named before anything is asked.
+            Self::File(path) => SharedCredentialsProvider::new(
+                FromFile::open(path).map_err(|what| StoreError::Invalid { what })?,
+            ),
+            Self::Profile(name) => {
+                let name = name.clone();
+                SharedCredentialsProvider::new(Renewed::new(move || {
+                    let profile = ProfileFileCredentialsProvider::builder()
+                        .profile_name(name.clone())
+                        .configure(&config())
+                        .build();
+                    Box::pin(async { SharedCredentialsProvider::new(profile) })
+                }))
             }
-            Self::Profile(name) => SharedCredentialsProvider::new(
-                ProfileFileCredentialsProvider::builder()
-                    .profile_name(name)
-                    .configure(&config())
-                    .build(),
-            ),
-            Self::Chain => SharedCredentialsProvider::new(
-                DefaultCredentialsChain::builder()
-                    .configure(config())
-                    .build()
-                    .await,
-            ),
+            Self::Chain => SharedCredentialsProvider::new(Renewed::new(move || {
+                let chain = DefaultCredentialsChain::builder().configure(config());
+                Box::pin(async { SharedCredentialsProvider::new(chain.build().await) })
+            })),
         })
     }
 }
 
-/// Reads a file anew each time its keys have grown old.
+/// Reads its file again for every request, which costs nothing beside one. While that fails, as when the file is just
+/// being written, the keys that were in it last are used.
 #[derive(Debug)]
-struct FromFile(PathBuf);
+struct FromFile {
+    path: PathBuf,
+    last: Mutex<Credentials>,
+    /// Whether the newest reading failed and was said to have.
+    failing: AtomicBool,
+}
 
 impl ProvideCredentials for FromFile {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::ready(self.load())
+        future::ProvideCredentials::ready(Ok(self.load()))
     }
 }
 
 impl FromFile {
-    fn load(&self) -> provider::Result {
-        let keys = read_file(&self.0).map_err(CredentialsError::invalid_configuration)?;
-        Ok(Credentials::new(
-            keys.id,
-            keys.secret,
-            keys.token,
-            Some(SystemTime::now() + FILE_LIFE),
-            "credentials file",
-        ))
+    fn open(path: &Path) -> Result<Self, String> {
+        Ok(Self {
+            last: Mutex::new(read_file(path)?.into()),
+            path: path.to_owned(),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    fn load(&self) -> Credentials {
+        let read = read_file(&self.path);
+        let failed_before = self.failing.swap(read.is_err(), Ordering::Relaxed);
+        let mut last = self.last.lock();
+        match read {
+            Ok(keys) => *last = keys.into(),
+            Err(what) if !failed_before => tracing::warn!(what, "the last keys are used on"),
+            Err(_) => {}
+        }
+        let mut keys = last.clone();
+        // Over at once: so the next request asks again.
+        *keys.expiry_mut() = Some(SystemTime::now());
+        keys
+    }
+}
+
+impl From<FileKeys> for Credentials {
+    fn from(keys: FileKeys) -> Self {
+        Self::new(keys.id, keys.secret, keys.token, None, "credentials file")
     }
 }
 
@@ -247,6 +275,35 @@ mod tests {
         }
         assert!(read_file(&dir.path().join("none")).is_err());
         assert!(read_file(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_is_read_again_and_while_that_fails_the_last_keys_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let write = |id: &str, mode: u32| {
+            std::fs::write(&path, format!("access_key_id={id}\nsecret_access_key=s\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert!(FromFile::open(&path).is_err());
+        write("one", 0o600);
+        let file = FromFile::open(&path).unwrap();
+        assert_eq!(file.load().access_key_id(), "one");
+        write("two", 0o600);
+        assert_eq!(file.load().access_key_id(), "two");
+        write("three", 0o644);
+        assert_eq!(file.load().access_key_id(), "two");
+        std::fs::write(&path, "access_key_id=thr").unwrap();
+        assert_eq!(file.load().access_key_id(), "two");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.load().access_key_id(), "two");
+        write("four", 0o400);
+        assert_eq!(file.load().access_key_id(), "four");
+        let ends = file.load().expiry().unwrap();
+        assert!(
+            ends <= SystemTime::now(),
+            "nothing keeps them any longer than a request"
+        );
     }
 
     #[test]

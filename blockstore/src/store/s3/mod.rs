@@ -5,6 +5,9 @@
 
 mod credentials;
 mod errors;
+mod renewal;
+#[cfg(test)]
+mod request_tests;
 mod settings;
 
 use std::future::Future;
@@ -48,7 +51,7 @@ const DELETE_KEYS: usize = 1000;
 /// Connections kept for reuse, and for how long.
 const IDLE_CONNECTIONS: usize = 32;
 const IDLE_TIME: Duration = Duration::from_secs(50);
-/// Asks Tigris to answer from the region that decides, on reads and writes.
+/// Asks Tigris to answer from the region that decides. It holds for the request that has it only, so all have it.
 const CONSISTENT_HEADER: &str = "X-Tigris-Consistent";
 
 /// A store in a bucket, or below a prefix in one.
@@ -76,6 +79,14 @@ impl S3Store {
             (false, S3Credentials::Keys { .. } | S3Credentials::File(_)) => plain_client(),
             _ => tls_client(),
         };
+        Self::with_client(settings, http).await
+    }
+
+    /// The same with a given HTTP client.
+    async fn with_client(
+        settings: &S3Settings,
+        http: SharedHttpClient,
+    ) -> Result<Self, StoreError> {
         let keys = settings
             .credentials
             .provider(&http, &settings.region)
@@ -164,7 +175,7 @@ impl S3Store {
             .ok_or_else(|| self.names.not_s3(&format!("{what} {key}: no ETag"), 200))
     }
 
-    /// What is added to reads and writes.
+    /// What is added to every request.
     fn consistent(&self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
         let is_tigris = self.is_tigris;
         move |request| {
@@ -189,7 +200,9 @@ impl S3Store {
             .set_prefix((!whole.is_empty()).then_some(whole))
             .set_start_after(after.map(|after| self.full(after)))
             .set_continuation_token(token)
-            .max_keys(i32::try_from(limit.min(MAX_LIST_OBJECTS)).unwrap_or(1));
+            .max_keys(i32::try_from(limit.min(MAX_LIST_OBJECTS)).unwrap_or(1))
+            .customize()
+            .mutate_request(self.consistent());
         self.ask("list", prefix, request.send()).await
     }
 
@@ -212,7 +225,9 @@ impl S3Store {
             .client
             .delete_objects()
             .bucket(&self.bucket)
-            .delete(delete);
+            .delete(delete)
+            .customize()
+            .mutate_request(self.consistent());
         let first = keys.first().map_or("", String::as_str);
         let output = self.ask("delete", first, request.send()).await?;
         let refused = output
