@@ -48,7 +48,14 @@ fn kill(place: &Place) {
     until("the mount is dead", || {
         rustix::fs::statvfs(place.path("m")).is_err()
     });
+    // The kernel ends its connection before it lets go of its locks.
+    until("the process is gone", || is_gone(pid));
     rustix::mount::unmount(place.path("m"), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+fn is_gone(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// Flips a bit of a file; the same call takes it back.

@@ -18,6 +18,8 @@ type Files = BTreeMap<String, Arc<Vec<u8>>>;
 const MOST_SNAPSHOTS: usize = 5;
 /// What has more is not cloned: clones are cloned along.
 const MOST_CLONED: usize = 30;
+/// Rounds after which something has been deleted, whatever the snapshots keep.
+const ROUNDS_THAT_DELETE: u64 = 600;
 
 /// What a volume shows: its files by path, and those of its snapshots by name.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -459,7 +461,12 @@ fn every_state_that_can_be_restored_is_there_along_random_histories() {
         campaign.snapshots,
         campaign.restored
     );
-    assert!(campaign.deleted > 0 && campaign.looked_at > 0 && campaign.snapshots > 0);
+    // Few rounds may have nothing to delete before their end.
+    assert!(
+        campaign.deleted > 0 || rounds < ROUNDS_THAT_DELETE,
+        "{story}"
+    );
+    assert!(campaign.looked_at > 0 && campaign.snapshots > 0, "{story}");
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
