@@ -72,11 +72,26 @@ pub(super) struct ExecMetrics {
     seconds: Histogram,
 }
 
+/// How commands end.
+const OUTCOMES: [&str; 6] = [
+    "succeeded",
+    "failed",
+    "timed_out",
+    "out_of_memory",
+    "cut_off",
+    "lost",
+];
+
 impl ExecMetrics {
     pub(super) fn new() -> Self {
+        let finished: Family<Outcome, Counter> = Family::default();
+        for outcome in OUTCOMES {
+            // A rate needs the zero that it began with.
+            drop(finished.get_or_create(&Outcome { outcome }));
+        }
         Self {
             running: Gauge::default(),
-            finished: Family::default(),
+            finished,
             seconds: Histogram::new(SECONDS),
         }
     }
