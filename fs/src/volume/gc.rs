@@ -237,11 +237,16 @@ impl Volume {
         Ok(())
     }
 
-    /// Packs that nothing uses and that are not marked.
-    fn unused(&self) -> Result<Vec<PackUsage>, FsError> {
+    /// How much is used of each pack that is not marked, by everything acknowledged so far.
+    fn usage(&self) -> Result<Vec<PackUsage>, FsError> {
         let ns = &self.engine.ns;
         ns.checkpoint(ns.acknowledged())?;
-        let mut usage = ns.pack_usage()?;
+        Ok(ns.pack_usage()?)
+    }
+
+    /// Packs that nothing uses and that are not marked.
+    fn unused(&self) -> Result<Vec<PackUsage>, FsError> {
+        let mut usage = self.usage()?;
         usage.retain(|pack| pack.live_bytes == 0);
         Ok(usage)
     }
@@ -269,10 +274,8 @@ impl Volume {
 
     /// Packs of which little is used, those with the least first.
     fn sparse(&self) -> Result<Vec<PackUsage>, FsError> {
-        let ns = &self.engine.ns;
-        ns.checkpoint(ns.acknowledged())?;
         let made_before_ms = self.engine.clock.now_ms().saturating_sub(SPARSE_AGE_MS);
-        let mut usage = ns.pack_usage()?;
+        let mut usage = self.usage()?;
         usage.retain(|pack| {
             let most = (pack.row.raw_len as f64 * SPARSE) as u64;
             (1..most).contains(&pack.live_bytes) && pack.row.made_ms < made_before_ms
