@@ -4,6 +4,7 @@
 //! waits for a disk flush or the store: such calls go to a small pool.
 
 mod aside;
+mod asker;
 mod convert;
 mod dirs;
 mod mount;
@@ -34,6 +35,8 @@ struct Manners {
     no_opendir: bool,
     readdirplus: Readdirplus,
     kernel_writeback: bool,
+    /// Whether mounts of this one may show other owners.
+    idmapped: bool,
     max_write: u32,
     max_readahead: u32,
 }
