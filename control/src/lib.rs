@@ -39,5 +39,6 @@ pub use volume::{
     GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
-    SyncRequest, VerbStatus, VolumeApi, VolumeClient, VolumeIdentity, VolumeStatus, serve_volume,
+    SyncRequest, VerbStatus, VolumeApi, VolumeClient, VolumeIdentity, VolumeStatus, path_text,
+    serve_volume,
 };
