@@ -15,8 +15,9 @@ use fuser::{
 };
 use weldrfs_meta::{AttrChange, FallocMode, SeekTo, XattrMode};
 
+use super::announce::Part;
 use super::convert::{ino, ns, time_set};
-use super::{Adapter, GENERATION, Readdirplus, convert, empty, errno};
+use super::{Adapter, GENERATION, Readdirplus, asker, convert, empty, errno};
 use crate::engine::{Caller, Kind};
 use crate::error::FsError;
 
@@ -52,6 +53,9 @@ impl Adapter {
         }
         if self.manners.kernel_writeback {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+        }
+        if self.manners.idmapped {
+            wanted |= InitFlags::FUSE_ALLOW_IDMAP;
         }
         match self.manners.readdirplus {
             Readdirplus::Off => {}
@@ -95,11 +99,19 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.kernel.script.is_spoken_by(req) {
+            match self.kernel.script.lookup(ino(parent), name.as_bytes()) {
+                Part::Real => {}
+                Part::Nothing => return reply.error(Errno::ENOENT),
+                Part::Shown(attr) => return self.show(&attr, reply),
+            }
+        }
         match self.asked().find(ino(parent), name.as_bytes()) {
             Ok(Some(attr)) => self.entry("lookup", Ok(attr), reply),
             // Inode 0 is FUSE's way of saying "no, and you may remember that".
-            Ok(None) if !self.manners.negative_timeout.is_zero() => {
+            // What is being announced is asked for again.
+            Ok(None) if !self.manners.negative_timeout.is_zero() && !self.kernel.is_telling() => {
                 let nothing = convert::nothing();
                 let ttl = &self.manners.negative_timeout;
                 reply.entry_with_ttls(ttl, ttl, &nothing, GENERATION);
@@ -144,9 +156,9 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_set),
             ctime_ns: ctime.map(ns),
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
-            kill_priv: size.is_some() && req.uid() != 0,
+            kill_priv: size.is_some() && self.loses_set_id(req, node),
         };
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.attr("setattr", self.engine.getattr(ino(node)), reply);
         }
         self.attr("setattr", self.asked().setattr(ino(node), set), reply);
@@ -170,6 +182,9 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let kind = Kind::of_mode(mode);
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), name.as_bytes(), kind, reply);
+        }
         let made = self
             .asked()
             .mknod(ino(parent), name.as_bytes(), kind, mode, rdev, &caller(req));
@@ -185,6 +200,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), name.as_bytes(), Kind::Dir, reply);
+        }
         self.entry(
             "mkdir",
             self.asked()
@@ -194,7 +212,7 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.gone(ino(parent), name.as_bytes(), reply);
         }
         empty(
@@ -205,7 +223,7 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.gone(ino(parent), name.as_bytes(), reply);
         }
         empty(
@@ -223,6 +241,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), link_name.as_bytes(), Kind::Symlink, reply);
+        }
         let target = target.as_os_str().as_bytes();
         let made = self
             .asked()
@@ -503,7 +524,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.asked().listxattr(ino(node), req.uid() == 0) {
+        match self.asked().listxattr(ino(node), asker::sees_trusted(req)) {
             Ok(names) => {
                 let mut list = Vec::new();
                 for name in names {
@@ -553,8 +574,13 @@ impl Filesystem for Adapter {
         };
         empty(
             "fallocate",
-            self.asked()
-                .fallocate(ino(node), mode, offset, length, req.uid() != 0),
+            self.asked().fallocate(
+                ino(node),
+                mode,
+                offset,
+                length,
+                self.loses_set_id(req, node),
+            ),
             reply,
         );
     }
@@ -602,7 +628,7 @@ impl Filesystem for Adapter {
             ino(ino_out),
             offset_out,
             len,
-            req.uid() != 0,
+            self.loses_set_id(req, ino_out),
         ) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno("copy_file_range", &error)),

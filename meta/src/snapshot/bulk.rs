@@ -14,7 +14,6 @@ use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::Ino;
 use crate::namespace::{Namespace, Tx, ino_of};
-use crate::overlay::Generation;
 
 use super::edit::Edited;
 
@@ -41,24 +40,27 @@ impl Tx<'_> {
     /// Nothing has happened then.
     pub(super) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
         let ns = self.namespace();
-        let rows = Generation::of(&edited.changes)?;
-        // Who reads these meanwhile would see rows that do not fit together.
-        let mut nodes = Vec::with_capacity(edited.inodes.len());
-        for ino in &edited.inodes {
+        // Who reads directories meanwhile would see rows that do not fit together.
+        let mut nodes = Vec::with_capacity(edited.dirs.len());
+        for ino in &edited.dirs {
             nodes.push(ns.node(*ino)?);
         }
         let mut locked: FxHashMap<Ino, _> =
             nodes.iter().map(|n| (n.ino, n.state.write())).collect();
-        match ns.checkpointer.bulk(Arc::new(rows)) {
+        match ns.checkpointer.bulk(Arc::clone(&edited.changes)) {
             // It has begun, and how it ends nobody will hear: memory cannot follow any more.
             Err(MetaError::Closed) => {
                 return Err(ns.journal.fail("a change of many rows did not end".into()));
             }
             result => result?,
         }
-        for change in &edited.changes {
-            if let Some(state) = ino_of(change).and_then(|ino| locked.get_mut(&ino)) {
+        for change in edited.changes.iter() {
+            let Some(ino) = ino_of(change) else { continue };
+            if let Some(state) = locked.get_mut(&ino) {
                 state.apply(change);
+            } else if let Some(node) = ns.cache.known(ino) {
+                // Who loads it from now on finds the new row.
+                node.state.write().apply(change);
             }
         }
         drop(locked);

@@ -3,6 +3,7 @@
 //! Keeps the directories' counts and hashes and the numbers of links right. It reads tables and changes none.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -24,13 +25,31 @@ struct Touched {
     row: InodeRow,
 }
 
+/// One entry of a directory that a change of many rows added, replaced or removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryChange {
+    /// The directory.
+    pub dir: Ino,
+    /// The name in it.
+    pub name: Name,
+    /// What it named before, with the type as in `d_type`; none: it was not there.
+    pub was: Option<(Ino, u8)>,
+    /// What it names now.
+    pub is: Option<(Ino, u8)>,
+}
+
 /// What an edit came to.
 pub(super) struct Edited {
-    pub(super) changes: Vec<Change>,
-    /// Entries that were added, replaced or removed.
-    pub(super) entries: Vec<(Ino, Name)>,
+    /// By the inodes they belong to, each row once.
+    pub(super) changes: Arc<Vec<Change>>,
+    /// Entries that were added, replaced or removed in directories that were there before.
+    pub(super) entries: Vec<EntryChange>,
+    /// How many entries were added to directories that the edit made.
+    pub(super) inner: u64,
     /// Inodes that were there before and that change.
     pub(super) inodes: Vec<Ino>,
+    /// Those of them that are directories. Of others only the row changes.
+    pub(super) dirs: Vec<Ino>,
     /// Those of them that have no name any more.
     pub(super) orphans: Vec<Ino>,
     /// Inodes that were made, and how many bytes they map.
@@ -45,7 +64,8 @@ pub(super) struct Edit<'c, 'n> {
     touched: FxHashMap<Ino, Touched>,
     dropped: FxHashSet<Ino>,
     changes: Vec<Change>,
-    entries: Vec<(Ino, Name)>,
+    entries: Vec<EntryChange>,
+    inner: u64,
 }
 
 impl<'c, 'n> Edit<'c, 'n> {
@@ -59,6 +79,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             dropped: FxHashSet::default(),
             changes: Vec::new(),
             entries: Vec::new(),
+            inner: 0,
         }
     }
 
@@ -206,7 +227,16 @@ impl<'c, 'n> Edit<'c, 'n> {
                 name: Name::clone(name),
             })?;
         }
-        self.entries.push((dir, Name::clone(name)));
+        match self.is_born(dir) {
+            // Nobody knows the directory, nor what is in it.
+            true => self.inner += 1,
+            false => self.entries.push(EntryChange {
+                dir,
+                name: Name::clone(name),
+                was: was.map(|d| (d.ino, d.kind)),
+                is: to,
+            }),
+        }
         match was {
             Some(was) => self.unlink(dir, was),
             None => Ok(None),
@@ -258,15 +288,19 @@ impl<'c, 'n> Edit<'c, 'n> {
     /// What it came to.
     pub(super) fn finish(mut self) -> Result<Edited> {
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
-        let mut is_born: FxHashSet<Ino> = FxHashSet::default();
+        let (mut is_born, mut dirs) = (FxHashSet::default(), Vec::new());
         for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
             match before {
-                Some(before) if before == row => continue,
+                Some(_) if row.is_dir() => dirs.push(ino),
                 Some(_) => {}
                 None => {
                     is_born.insert(ino);
                     born = (born.0 + 1, born.1 + row.allocated as i64);
                 }
+            }
+            // An attribute may have changed within one tick of the clock: a directory counts as changed all the same.
+            if before == Some(row) {
+                continue;
             }
             self.push(Change::PutInode(row))?;
             if row.nlink == 0 && before.is_none_or(|before| before.nlink > 0) {
@@ -279,10 +313,14 @@ impl<'c, 'n> Edit<'c, 'n> {
         let inodes: BTreeSet<Ino> = changed.filter(|ino| !is_born.contains(ino)).collect();
         let inodes = inodes.into_iter().collect();
         orphans.sort_unstable();
+        // In this order the pages of the tables are touched once.
+        self.changes.sort_by_key(ino_of);
         Ok(Edited {
-            changes: self.changes,
+            changes: Arc::new(self.changes),
             entries: self.entries,
+            inner: self.inner,
             inodes,
+            dirs,
             orphans,
             born,
         })

@@ -82,6 +82,7 @@ impl VolumeApi for FixedVolume {
         Ok(SnapshotRestoreReport {
             safety: None,
             names: request.path.len() as u64,
+            late_writes: 0,
         })
     }
 
@@ -344,7 +345,7 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
     let named = SnapshotRequest {
         name: Some("x".into()),
         note: "why".into(),
-        owner: String::new(),
+        ..SnapshotRequest::default()
     };
     let made = client.snapshot(&named).await.unwrap();
     assert_eq!((made.name.as_str(), made.note.as_str()), ("x", "why"));
@@ -357,6 +358,7 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
         older: "a".into(),
         newer: Some("b".into()),
         path: "p".into(),
+        ..DiffRequest::default()
     };
     let found = client.diff(&asked).await.unwrap();
     let first = &found.differences[0];
@@ -368,11 +370,13 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
     let asked = SnapshotRestoreRequest {
         name: "x".into(),
         path: "abc".into(),
+        ..SnapshotRestoreRequest::default()
     };
     assert_eq!(client.restore(&asked).await.unwrap().names, 3);
     let asked = CloneRequest {
         from: "ab".into(),
         to: "cde".into(),
+        ..CloneRequest::default()
     };
     assert_eq!(client.clone_tree(&asked).await.unwrap().ino, 5);
 }

@@ -16,7 +16,7 @@ pub(super) enum From<'a> {
 }
 
 impl From<'_> {
-    fn row(&self, ino: Ino) -> InodeRow {
+    pub(super) fn row(&self, ino: Ino) -> InodeRow {
         match self {
             Self::Now(ns) => ns.getattr(ino).unwrap(),
             Self::At(view) => view.getattr(ino).unwrap(),
@@ -46,7 +46,7 @@ impl From<'_> {
         }
     }
 
-    fn xattrs(&self, ino: Ino) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub(super) fn xattrs(&self, ino: Ino) -> BTreeMap<Vec<u8>, Vec<u8>> {
         match self {
             Self::Now(ns) => {
                 let names = ns.listxattr(ino).unwrap();
@@ -60,7 +60,7 @@ impl From<'_> {
         }
     }
 
-    fn runs(&self, ino: Ino) -> Vec<Piece> {
+    pub(super) fn runs(&self, ino: Ino) -> Vec<Piece> {
         let runs = match self {
             Self::Now(ns) => ns.map(ino, 0, u64::MAX).unwrap().1,
             Self::At(view) => view.map(ino, 0, u64::MAX).unwrap().1,
@@ -248,6 +248,7 @@ pub(super) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
         deleted.extend(from.map(|p| (p.clone(), old[p].clone())));
         created.extend(to.map(|p| (p.clone(), new[p].clone())));
     }
+    let mut left = BTreeMap::new();
     for (path, was) in deleted {
         match created.get(&path) {
             Some(is) if is.row.kind() == was.row.kind() => {
@@ -257,9 +258,26 @@ pub(super) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
                 }
                 created.remove(&path);
             }
-            _ => drop(lines.insert(format!("{} deleted", show(&path)))),
+            _ => drop(left.insert((was.parent, was.name.clone()), (path, was))),
         }
     }
+    // One name in a directory that has another path now.
+    created.retain(|path, is| {
+        let key = (is.parent, is.name.clone());
+        match left.get(&key) {
+            Some((_, was)) if is.row.kind() == was.row.kind() => {
+                let what = compared(was, is);
+                if !what.is_empty() {
+                    lines.insert(format!("{} {what}", show(path)));
+                }
+                left.remove(&key);
+                false
+            }
+            _ => true,
+        }
+    });
+    let left = left.values().map(|(path, _)| path);
+    lines.extend(left.map(|path| format!("{} deleted", show(path))));
     lines.extend(created.keys().map(|path| format!("{} created", show(path))));
     lines
 }
