@@ -305,9 +305,12 @@ impl Run {
         }
     }
 
+    /// Nothing has this number any more, or something without a name.
     fn is_gone(&self, ino: Ino) {
-        let found = self.engine().getattr(ino).map_err(|error| error.errno());
-        assert_eq!(found, Err(libc::ENOENT), "{}: {ino}", self.what());
+        match self.engine().getattr(ino) {
+            Ok(attr) => assert_eq!(attr.nlink, 0, "{}: {ino}", self.what()),
+            Err(error) => assert_eq!(error.errno(), libc::ENOENT, "{}: {ino}", self.what()),
+        }
     }
 
     /// The present after every step. Looking at a snapshot brings everything into the database, so that is done less
