@@ -7,7 +7,7 @@ use weldrfs_control::{
     API_VERSION, ApiError, BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport,
     DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi,
-    VolumeStatus,
+    VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches, VolumeStatus,
 };
 
 use crate::mounting::OpenVolume;
@@ -128,6 +128,21 @@ impl VolumeApi for VolumeService {
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.clone_tree(&request)).await?
+    }
+
+    async fn branches(&self) -> Result<VolumeBranches, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.branches()).await?
+    }
+
+    async fn branch(&self, request: VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.branch(&request)).await?
+    }
+
+    async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.drop_branch(&request)).await?
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

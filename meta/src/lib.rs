@@ -41,5 +41,5 @@ pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kin
 pub use settings::{DataBarrier, MetaSettings, Permit};
 pub use snapshot::{CloneTo, Difference, NewSnapshot, Restored, Snapshot, SnapshotView};
 pub use sqlite::{
-    Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
+    Dead, Own, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };

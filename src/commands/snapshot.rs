@@ -229,7 +229,7 @@ impl Place {
     }
 }
 
-fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure> {
+pub(super) fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure> {
     if as_json {
         return report::json(snapshots);
     }
@@ -247,7 +247,7 @@ fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure>
     Ok(snapshots.iter().map(line).collect())
 }
 
-fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
+pub(super) fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
     if as_json {
         return report::json(snapshot);
     }
@@ -265,7 +265,7 @@ fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
+pub(super) fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
     let mut text: String = match form {
         Form::Json => return report::json(found),
         Form::Names | Form::Patch => found.differences.iter().map(name_line).collect(),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest that a restore, a clone, a diff or the removal of a snapshot may take.
 pub const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -14,7 +15,7 @@ pub const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30 * 60);
 pub const DIFFERENCES_MAX: usize = 100_000;
 
 /// A snapshot of the volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotInfo {
     /// Its name, unique in the volume.
@@ -34,7 +35,7 @@ pub struct SnapshotInfo {
 }
 
 /// Answer to `GET /v1/snapshots`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotList {
     /// Oldest first.
@@ -83,7 +84,7 @@ pub struct DiffRequest {
 }
 
 /// What happened to a path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// It was not there.
@@ -98,7 +99,7 @@ pub enum DifferenceKind {
 }
 
 /// One path that differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DifferenceInfo {
     /// Where it is, or was if it is gone.

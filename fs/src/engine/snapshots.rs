@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    fn tell(&self, aside: &Aside) {
+    pub(super) fn tell(&self, aside: &Aside) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.changed(aside);
         }
@@ -191,11 +191,24 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EEXIST`, `EINVAL`, `EROFS` when the place is in a snapshot.
     pub fn clone_tree(&self, source: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.clone_without(source, None, parent, name)
+    }
+
+    /// The same, without the directory `left_out` of the source.
+    pub(super) fn clone_without(
+        &self,
+        source: Ino,
+        left_out: Option<Ino>,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<Attr> {
         self.bring_in();
         let (epoch, source): (Option<Epoch>, Ino) = self.state_of(source)?;
+        let left_out = left_out.map(|dir| self.state_of(dir)).transpose()?;
         let to = CloneTo {
             parent: self.present(parent)?,
             name,
+            without: left_out.map(|(_, dir)| dir),
         };
         let made = self.ns.clone_tree(epoch, source, to, self.now_ns())?;
         self.tell(&Aside {
