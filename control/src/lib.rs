@@ -41,5 +41,5 @@ pub use volume::{
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
     SyncRequest, VerbStatus, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest,
-    VolumeBranches, VolumeClient, VolumeIdentity, VolumeStatus, serve_volume,
+    VolumeBranches, VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

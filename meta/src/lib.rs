@@ -39,7 +39,9 @@ pub use namespace::{
 };
 pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
 pub use settings::{DataBarrier, MetaSettings, Permit};
-pub use snapshot::{CloneTo, Difference, NewSnapshot, Restored, Snapshot, SnapshotView};
+pub use snapshot::{
+    CloneTo, Difference, EntryChange, NewSnapshot, Order, Restored, Snapshot, SnapshotView,
+};
 pub use sqlite::{
     Dead, Own, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };

@@ -16,6 +16,9 @@ pub(super) enum MountSnapshotCommand {
         /// Why it is made
         #[arg(long, value_name = "TEXT", default_value = "")]
         note: String,
+        /// Let it be thinned out by age, instead of keeping it until it is removed
+        #[arg(long)]
+        automatic: bool,
         #[command(flatten)]
         json: Json,
     },
@@ -80,8 +83,16 @@ impl MountSnapshotCommand {
                 mount,
                 name,
                 note,
+                automatic,
                 json,
-            } => ((mount, None), What::Create { name, note }, json),
+            } => {
+                let what = What::Create {
+                    name,
+                    note,
+                    automatic,
+                };
+                ((mount, None), what, json)
+            }
             Self::Ls { mount, json } => ((mount, None), What::List, json),
             Self::Show { mount, name, json } => ((mount, None), What::Show { name }, json),
             Self::Rm { mount, name, json } => ((mount, None), What::Remove { name }, json),

@@ -6,7 +6,7 @@ use weldrfs_control::{
     BlockingControlClient, DiffReport, MountRestoreRequest, MountSnapshotRequest,
 };
 
-use super::snapshot::{Form, details, differences, listing};
+use super::snapshot::{Form, details, differences, listing, names};
 use super::{api_failure, control, mounts, progress};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -27,6 +27,7 @@ pub(crate) enum What {
     Create {
         name: Option<String>,
         note: String,
+        automatic: bool,
     },
     List,
     Show {
@@ -56,8 +57,16 @@ pub(crate) fn run(
     let client = control::client(socket, environment)?;
     let failed = |attempt: &'static str| move |error| api_failure(attempt, &error);
     match what {
-        What::Create { name, note } => {
-            let request = MountSnapshotRequest { name, note };
+        What::Create {
+            name,
+            note,
+            automatic,
+        } => {
+            let request = MountSnapshotRequest {
+                name,
+                note,
+                automatic,
+            };
             let made = client.make_snapshot(&mount, &request);
             let made = made.map_err(failed("no snapshot was made"))?;
             mounts::answer(&made, as_json, format!("{}\n", made.name))
@@ -80,19 +89,24 @@ pub(crate) fn run(
         What::Diff { older, newer, stat } => {
             let comparing = || all_of(&client, &mount, (&older, newer.as_deref()), path);
             let found = progress::during(&format!("comparing {mount}"), comparing)?;
-            let form = match (as_json, stat) {
-                (true, _) => Form::Json,
-                (_, true) => Form::Stat,
-                _ => Form::Names,
-            };
-            report::print(&differences(&found, form)?)
+            match (as_json, stat) {
+                (true, _) => report::print(&differences(&found, Form::Json)?),
+                (_, true) => report::print(&differences(&found, Form::Stat)?),
+                _ => report::print_bytes(&names(&found)),
+            }
         }
         What::Restore { name } => {
             let request = MountRestoreRequest { path };
             let restoring = || client.restore(&mount, &name, &request);
             let restored = progress::during(&format!("restoring {mount}"), restoring)
                 .map_err(failed("nothing was restored"))?;
+            let late = restored.late_writes;
             let text = match &restored.safety {
+                Some(safety) if late > 0 => format!(
+                    "{mount} is as it was at {name}; what was there before is the snapshot {}, with what programs wrote \
+                     into {late} of its files meanwhile\n",
+                    safety.name
+                ),
                 None => format!("nothing to do: {mount} is as it was at {name}\n"),
                 Some(safety) => format!(
                     "{mount} is as it was at {name}; what was there before is the snapshot {}\n",

@@ -3,7 +3,7 @@
 use weldrfs_control::{
     ApiError, DropReport, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches,
 };
-use weldrfs_fs::BRANCHES;
+use weldrfs_fs::{BRANCHES, Order};
 
 use super::OpenVolume;
 use super::snapshots::refused;
@@ -16,8 +16,13 @@ impl OpenVolume {
         })
     }
 
-    pub(crate) fn branch(&self, request: &VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
-        let made = self.0.engine().branch(&request.project, &request.name);
+    pub(crate) fn branch(
+        &self,
+        order: &Order,
+        request: &VolumeBranchRequest,
+    ) -> Result<VolumeBranch, ApiError> {
+        let (project, name) = (&request.project, &request.name);
+        let made = self.0.engine().branch_on(order, project, name);
         let made = made.map_err(|error| refused(&error))?;
         Ok(VolumeBranch {
             path: format!("{BRANCHES}/{}", request.name),

@@ -139,6 +139,10 @@ pub(crate) struct MountOptions {
     pub(crate) low_latency: bool,
     /// Whether the root lists `.snapshots`.
     pub(crate) show_snapshots: bool,
+    /// How often an automatic snapshot is made; `None`: never.
+    pub(crate) snapshot_interval: Option<Duration>,
+    /// Most automatic snapshots that are kept.
+    pub(crate) snapshot_most: usize,
     pub(crate) s3: S3Options,
     /// Whether a store that ignores conditional writes is refused.
     pub(crate) conditional_writes: bool,
@@ -189,6 +193,8 @@ impl Default for MountOptions {
             kernel_writeback: false,
             low_latency: true,
             show_snapshots: false,
+            snapshot_interval: None,
+            snapshot_most: 1000,
             s3: S3Options::default(),
             conditional_writes: true,
             max_uploads: 5,

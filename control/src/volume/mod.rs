@@ -17,7 +17,7 @@ pub use server::serve_volume;
 pub use snapshots::{
     CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
     DifferenceKind, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
-    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, path_text,
 };
 pub use status::{
     Behind, BudgetReport, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus,

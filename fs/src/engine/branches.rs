@@ -2,7 +2,7 @@
 //!
 //! They are directories like any other to everybody else; what is made here is only where they lie.
 
-use weldrfs_meta::{Ino, MetaError, ROOT_INO};
+use weldrfs_meta::{EntryChange, Ino, MetaError, Order, ROOT_INO, kind_of_mode};
 
 use super::snapshots::Aside;
 use super::{Attr, Caller, Engine, Kind, Result};
@@ -36,6 +36,14 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EINVAL` for what cannot be a branch, `ENAMETOOLONG`, `EROFS`.
     pub fn branch(&self, project: &str, name: &str) -> Result<Branched> {
+        self.branch_on(&Order::default(), project, name)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `ECANCELED`.
+    pub fn branch_on(&self, order: &Order, project: &str, name: &str) -> Result<Branched> {
         let inside = in_its_state(project);
         let is_above = BRANCHES.starts_with(&format!("{inside}/")) || inside == BRANCHES;
         if is_above || !is_name(name) {
@@ -59,7 +67,7 @@ impl Engine {
             false => None,
         };
         let left_out = left_out.map(|dir| dir.ino);
-        let made = self.clone_without(source.ino, left_out, parent, name.as_bytes());
+        let made = self.clone_without(order, source.ino, left_out, parent, name.as_bytes());
         match made {
             Ok(attr) => Ok(Branched { attr, is_new: true }),
             // Somebody else made it meanwhile.
@@ -117,30 +125,36 @@ impl Engine {
                 Some(_) => return Err(MetaError::NotDir.into()),
                 None => {
                     let made = self.mkdir(at.ino, name, DIR_MODE, &owner);
-                    self.tell_of(at.ino, name);
-                    match made {
-                        Err(FsError::Meta(MetaError::Exists)) => self.lookup(at.ino, name)?,
-                        made => made?,
-                    }
+                    self.made_aside(at.ino, name, made)?
                 }
             };
         }
         if self.find(at.ino, IGNORE.0)?.is_none() {
             let made = self.mknod(at.ino, IGNORE.0, Kind::File, IGNORE_MODE, 0, &owner);
-            self.tell_of(at.ino, IGNORE.0);
-            match made {
-                Err(FsError::Meta(MetaError::Exists)) => {}
-                made => drop(self.write(made?.ino, 0, IGNORE.1, false)?),
+            let made = self.made_aside(at.ino, IGNORE.0, made)?;
+            if made.size == 0 {
+                self.write(made.ino, 0, IGNORE.1, false)?;
             }
         }
         Ok(at.ino)
     }
 
-    fn tell_of(&self, parent: Ino, name: &[u8]) {
-        self.tell(&Aside {
-            entries: vec![(parent, name.into())],
+    /// Tells of what was made without a request for it; what somebody else made meanwhile is as good.
+    fn made_aside(&self, parent: Ino, name: &[u8], made: Result<Attr>) -> Result<Attr> {
+        let made = match made {
+            Err(FsError::Meta(MetaError::Exists)) => return self.lookup(parent, name),
+            made => made?,
+        };
+        self.tell(Aside {
+            entries: vec![EntryChange {
+                dir: parent,
+                name: name.into(),
+                was: None,
+                is: Some((made.ino, kind_of_mode(made.kind.mode_bits()))),
+            }],
             inodes: vec![parent],
         });
+        Ok(made)
     }
 
     /// The directory at a path, if there is one.

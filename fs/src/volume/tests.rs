@@ -15,6 +15,7 @@ use weldrfs_meta::ROOT_INO;
 use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
+mod automatic;
 mod branches;
 mod fsck;
 mod gc;

@@ -91,6 +91,7 @@ impl Snapshots {
             name: request.name,
             note: request.note,
             owner: owner.unwrap_or_default(),
+            automatic: request.automatic,
         };
         let made = match volume.snapshot(&asked).await {
             Ok(made) => made,
@@ -131,6 +132,7 @@ impl Snapshots {
         let asked = SnapshotRestoreRequest {
             name: id.to_owned(),
             path: path.clone(),
+            path_base64: None,
         };
         let restored = match volume.restore(&asked).await {
             Ok(restored) => restored,
@@ -157,6 +159,7 @@ impl Snapshots {
             path,
             safety: restored.safety,
             names: restored.names,
+            late_writes: restored.late_writes,
         })
     }
 
@@ -181,6 +184,7 @@ impl Snapshots {
             older: id.to_owned(),
             newer: order.to.clone(),
             path: path.clone(),
+            path_base64: None,
         };
         let mut found = match volume.diff(&asked).await {
             Ok(found) => found,

@@ -17,6 +17,9 @@ pub struct MountSnapshotRequest {
     #[serde(default)]
     #[schema(max_length = 4096)]
     pub note: String,
+    /// Whether it is thinned out by age, instead of staying until somebody removes it.
+    #[serde(default)]
+    pub automatic: bool,
 }
 
 /// Body of `POST /mounts/{name}/snapshots/{id}/restore`.
@@ -42,6 +45,8 @@ pub struct MountRestored {
     pub safety: Option<SnapshotInfo>,
     /// Names that were added, replaced or removed.
     pub names: u64,
+    /// Files that were replaced and that programs wrote into while it went on: what they wrote is in `safety`.
+    pub late_writes: u64,
 }
 
 /// Answer of `GET /mounts/{name}/snapshots/{id}/diff`.

@@ -194,7 +194,11 @@ impl VolumeApi for FakeVolume {
             let name = format!("before-restore-{}", tree.made + 1);
             tree.add(name, String::new(), "restore".into())
         });
-        Ok(SnapshotRestoreReport { safety, names })
+        Ok(SnapshotRestoreReport {
+            safety,
+            names,
+            late_writes: 0,
+        })
     }
 
     async fn clone_tree(&self, _request: CloneRequest) -> Result<CloneReport, ApiError> {

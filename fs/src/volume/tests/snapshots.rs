@@ -239,8 +239,8 @@ struct Noted(Mutex<Vec<Aside>>);
 impl Onlooker for Noted {
     fn bring_in(&self) {}
 
-    fn changed(&self, aside: &Aside) {
-        self.0.lock().push(aside.clone());
+    fn changed(&self, aside: Arc<Aside>) {
+        self.0.lock().push(Aside::clone(&aside));
     }
 }
 
@@ -265,7 +265,7 @@ fn whoever_looks_on_hears_of_every_name_that_changed() {
     assert_eq!(engine.getattr(in_dir).unwrap_err().errno(), libc::ENOENT);
     let heard = noted.0.lock();
     let names = |n: usize| {
-        let mut names: Vec<_> = heard[n].entries.iter().map(|(_, name)| &name[..]).collect();
+        let mut names: Vec<_> = heard[n].entries.iter().map(|one| &one.name[..]).collect();
         names.sort_unstable();
         names
     };
