@@ -22,14 +22,15 @@ pub use sandbox::{
     is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, CommandLine, Credentials, EXECS_MAX, Ending, Event, ExecExit, ExecLine, ExecRequest,
-    Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening, LogLines,
-    MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost, MountList, MountOrder,
-    MountRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates,
-    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
-    TokenInfo, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
-    without_places,
+    AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,
+    BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
+    Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
+    ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
+    LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost,
+    MountList, MountOrder, MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest,
+    MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates, SECRET_MAX,
+    SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo,
+    UnmountRequest, WallClock, openapi_text, output_bytes, serve_control, without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{
@@ -39,6 +40,6 @@ pub use volume::{
     GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
-    SyncRequest, VerbStatus, VolumeApi, VolumeClient, VolumeIdentity, VolumeStatus, path_text,
-    serve_volume,
+    SyncRequest, VerbStatus, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest,
+    VolumeBranches, VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

@@ -251,6 +251,7 @@ fn a_snapshot_that_is_gone_answers_nothing() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"c",
+        without: None,
     };
     gone(ns.clone_tree(Some(epoch), ROOT_INO, to, 3).unwrap_err());
     // Its name is free again.
@@ -591,6 +592,31 @@ fn planted_damage_of_what_was_kept_is_found_by_name() {
         let found = plant(sql);
         assert!(found.contains(&invariant), "{sql}: {found:?}");
     }
+}
+
+#[test]
+fn a_copy_of_everything_lies_in_it_and_leaves_out_what_it_should() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let (hidden, kept) = (
+        make_dir(&ns, ROOT_INO, "hidden"),
+        make_dir(&ns, ROOT_INO, "kept"),
+    );
+    make(&ns, kept, "f");
+    let copies = make_dir(&ns, hidden, "copies");
+    for name in [b"one".as_slice(), b"two"] {
+        let to = CloneTo {
+            parent: copies,
+            name,
+            without: Some(copies),
+        };
+        let made = ns.clone_tree(None, ROOT_INO, to, 3).unwrap();
+        let in_it = ns.lookup(made.ino, b"kept").unwrap();
+        ns.lookup(in_it.ino, b"f").unwrap();
+        let in_it = ns.lookup(made.ino, b"hidden").unwrap();
+        assert_eq!((in_it.size, in_it.nlink), (0, 2), "no copy of a copy");
+    }
+    healthy(&ns);
 }
 
 /// However much there is to compare: what writes goes on, and the database comes to rest in between.

@@ -138,6 +138,7 @@ fn nothing_is_restored_nor_cloned_once_the_lease_has_ended() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     // Beginning asks twice, and what comes before the rows are there has to ask again.
     for asked in 0..4 {
@@ -186,6 +187,7 @@ fn a_change_of_many_rows_may_take_longer_than_a_request() {
         let to = CloneTo {
             parent: ROOT_INO,
             name: NAMES[n].as_bytes(),
+            without: None,
         };
         // What waits before that is given up, and nothing has happened.
         if let Err(error) = ns.clone_tree(None, d, to, 9) {
@@ -214,6 +216,7 @@ fn what_was_taken_back_does_not_happen() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     let taken_back = [
         ns.create_snapshot_on(&order, called("t")).map(drop),
@@ -315,6 +318,7 @@ fn nothing_is_made_that_grows_while_the_disk_is_full() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     assert!(ns.reserve.give_up());
     let refused = [
