@@ -274,7 +274,7 @@ fn a_restore_of_many_changed_files() {
     for (_, inside) in &all {
         inside
             .iter()
-            .for_each(|f| drop(write(&ns, *f, 0, 50, 4096 * files)));
+            .for_each(|f| assert!(write(&ns, *f, 0, 50, 4096 * files) > 0));
     }
     ns.checkpoint(ns.acknowledged()).unwrap();
     let (before, _) = memory_kib();
