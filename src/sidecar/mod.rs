@@ -2,6 +2,8 @@
 
 mod found;
 mod host;
+mod network;
+mod project;
 mod sandboxes;
 mod start;
 mod tail;

@@ -20,6 +20,7 @@ mod mounts;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
+mod sandbox_attacks;
 mod sidecar;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
