@@ -59,11 +59,14 @@ fn superfluous(snapshots: &[Snapshot], now_ms: u64, most: usize) -> Vec<&Snapsho
     let mut gone: Vec<&Snapshot> = automatic
         .filter(|snapshot| {
             // One from the future, by a clock that was set back, is young.
-            let stays = match now_ms.saturating_sub(snapshot.made_ms) {
-                0..=ALL_MS => true,
-                ..=HOURLY_MS => taken.insert((HOUR_MS, snapshot.made_ms / HOUR_MS)),
-                ..=DAILY_MS => taken.insert((DAY_MS, snapshot.made_ms / DAY_MS)),
-                _ => false,
+            let age_ms = now_ms.saturating_sub(snapshot.made_ms);
+            let mut is_last_of = |span_ms: u64| taken.insert((span_ms, snapshot.made_ms / span_ms));
+            let stays = if age_ms <= ALL_MS {
+                true
+            } else if age_ms <= HOURLY_MS {
+                is_last_of(HOUR_MS)
+            } else {
+                age_ms <= DAILY_MS && is_last_of(DAY_MS)
             };
             stay += usize::from(stays);
             !stays || stay > most

@@ -182,10 +182,10 @@ fn a_change_of_many_rows_may_take_longer_than_a_request() {
     ns.checkpoint(ns.acknowledged()).unwrap();
     ns.checkpointer.set_deadline(Duration::from_millis(1));
     let mut is_late = 0;
-    for n in 0..NAMES.len() {
+    for name in NAMES {
         let to = CloneTo {
             parent: ROOT_INO,
-            name: NAMES[n].as_bytes(),
+            name: name.as_bytes(),
         };
         // What waits before that is given up, and nothing has happened.
         if let Err(error) = ns.clone_tree(None, d, to, 9) {
