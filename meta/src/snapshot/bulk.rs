@@ -27,6 +27,23 @@ impl Namespace {
     }
 }
 
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Bulk {
+    pub(crate) changes: Arc<Vec<Change>>,
+    /// Inodes that have no name any more.
+    pub(crate) orphans: Arc<Vec<Ino>>,
+}
+
+impl Bulk {
+    fn of(edited: &Edited) -> Self {
+        Self {
+            changes: Arc::clone(&edited.changes),
+            orphans: Arc::clone(&edited.orphans),
+        }
+    }
+}
+
 impl Tx<'_> {
     /// Brings everything into SQLite while nobody can add to it.
     pub(super) fn rest(&self) -> Result<()> {
@@ -47,7 +64,7 @@ impl Tx<'_> {
         }
         let mut locked: FxHashMap<Ino, _> =
             nodes.iter().map(|n| (n.ino, n.state.write())).collect();
-        match ns.checkpointer.bulk(Arc::clone(&edited.changes)) {
+        match ns.checkpointer.bulk(Bulk::of(edited)) {
             // It has begun, and how it ends nobody will hear: memory cannot follow any more.
             Err(MetaError::Closed) => {
                 return Err(ns.journal.fail("a change of many rows did not end".into()));

@@ -183,10 +183,10 @@ fn a_change_of_many_rows_may_take_longer_than_a_request() {
     ns.checkpoint(ns.acknowledged()).unwrap();
     ns.checkpointer.set_deadline(Duration::from_millis(1));
     let mut is_late = 0;
-    for n in 0..NAMES.len() {
+    for name in NAMES {
         let to = CloneTo {
             parent: ROOT_INO,
-            name: NAMES[n].as_bytes(),
+            name: name.as_bytes(),
             without: None,
         };
         // What waits before that is given up, and nothing has happened.
@@ -277,7 +277,7 @@ fn a_restore_of_many_changed_files() {
     for (_, inside) in &all {
         inside
             .iter()
-            .for_each(|f| drop(write(&ns, *f, 0, 50, 4096 * files)));
+            .for_each(|f| assert!(write(&ns, *f, 0, 50, 4096 * files) > 0));
     }
     ns.checkpoint(ns.acknowledged()).unwrap();
     let (before, _) = memory_kib();
