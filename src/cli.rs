@@ -4,6 +4,7 @@
 //! mount.fuse3 calls `weldrfs SOURCE MOUNTPOINT -o OPTIONS`; mount(8) calls a helper by the name `mount.fuse.weldrfs`.
 
 mod control;
+mod trash;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    control as sidecar, events, exec, fsck, mount, mounts, restore, snapshot, umount, volumes,
+    control as sidecar, events, exec, fsck, mount, mounts, restore, snapshot,
+    trash as trash_command, umount, volumes,
 };
 use crate::{moment, options};
 
@@ -69,6 +71,11 @@ pub(crate) enum Invocation {
     Clone {
         from: PathBuf,
         to: PathBuf,
+        state_dir: Option<PathBuf>,
+    },
+    Trash {
+        path: PathBuf,
+        request: trash_command::Request,
         state_dir: Option<PathBuf>,
     },
     Restore {
@@ -145,6 +152,9 @@ enum Command {
     Snapshot(SnapshotCommand),
     /// Copy a directory of a mount at once, sharing its content
     Clone(CloneArgs),
+    /// List what was removed from a mounted volume, bring it back, or end it for good
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
     /// Check whether a volume is whole, in its store or in the local state; repairs nothing
     Fsck(FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
@@ -588,6 +598,7 @@ impl From<Command> for Invocation {
                 to: dst,
                 state_dir: state.state_dir,
             },
+            Command::Trash(command) => command.into(),
             Command::Fsck(fsck) => Self::Fsck {
                 store: fsck.store.into(),
                 request: fsck::Request {

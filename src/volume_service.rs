@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use weldrfs_control::{
     API_VERSION, ApiError, BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport,
     DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList,
-    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi,
-    VolumeStatus,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, TrashEmptyReport,
+    TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport, TrashRestoreRequest,
+    VolumeApi, VolumeStatus,
 };
 
 use crate::mounting::OpenVolume;
@@ -128,6 +129,24 @@ impl VolumeApi for VolumeService {
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.clone_tree(&request)).await?
+    }
+
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.trash(&request)).await?
+    }
+
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.restore_trash(&request)).await?
+    }
+
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.empty_trash(request)).await?
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

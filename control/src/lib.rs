@@ -39,5 +39,7 @@ pub use volume::{
     GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
-    SyncRequest, VerbStatus, VolumeApi, VolumeClient, VolumeIdentity, VolumeStatus, serve_volume,
+    SyncRequest, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, TrashStatus, VerbStatus, VolumeApi,
+    VolumeClient, VolumeIdentity, VolumeStatus, path_bytes, path_text, serve_volume,
 };

@@ -12,7 +12,10 @@ mod volume;
 
 pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
-pub use engine::{Attr, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait};
+pub use engine::{
+    Attr, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait, TrashFigures,
+    TrashTarget,
+};
 pub use error::FsError;
 pub use volume::{
     Amount, Claim, Destroyed, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm, OpenError,
@@ -26,5 +29,5 @@ pub use weldrfs_blockstore::{
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
     AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, ROOT_INO,
-    RenameFlags, Restored, Snapshot, TimeSet, XattrMode,
+    RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
 };

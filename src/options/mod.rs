@@ -139,6 +139,8 @@ pub(crate) struct MountOptions {
     pub(crate) low_latency: bool,
     /// Whether the root lists `.snapshots`.
     pub(crate) show_snapshots: bool,
+    /// How long what is removed stays in the trash; zero: it does not go there.
+    pub(crate) trash: Duration,
     pub(crate) s3: S3Options,
     /// Whether a store that ignores conditional writes is refused.
     pub(crate) conditional_writes: bool,
@@ -189,6 +191,7 @@ impl Default for MountOptions {
             kernel_writeback: false,
             low_latency: true,
             show_snapshots: false,
+            trash: TRASH_KEPT,
             s3: S3Options::default(),
             conditional_writes: true,
             max_uploads: 5,
@@ -203,6 +206,9 @@ impl Default for MountOptions {
         }
     }
 }
+
+/// How long what is removed stays in the trash unless told otherwise: seven days.
+const TRASH_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// What to do with an option that is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,8 @@ use crate::socket::bind_volume_socket;
 use crate::volume::{
     BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
     GcReport, LastError, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
-    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi, VolumeStatus,
+    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, TrashEmptyReport, TrashEmptyRequest,
+    TrashList, TrashListRequest, TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeStatus,
     serve_volume,
 };
 
@@ -377,6 +378,21 @@ impl VolumeApi for FakeVolume {
     }
 
     async fn clone_tree(&self, _request: CloneRequest) -> Result<CloneReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn trash(&self, _request: TrashListRequest) -> Result<TrashList, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn restore_trash(
+        &self,
+        _request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        Err(no_tree())
+    }
+
+    async fn empty_trash(&self, _request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
         Err(no_tree())
     }
 

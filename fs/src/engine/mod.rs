@@ -8,13 +8,14 @@ mod names;
 mod past;
 mod shipping;
 mod snapshots;
+mod trash;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use weldrfs_blockstore::{PackId, Packs, SegmentStore};
 use weldrfs_meta::{Ino, Namespace};
@@ -30,6 +31,7 @@ pub use names::DirEntry;
 pub use shipping::StoreWait;
 pub use snapshots::SnapshotNames;
 pub(crate) use snapshots::{Aside, Onlooker};
+pub use trash::{TrashFigures, TrashTarget};
 
 /// Shorthand for the engine's results.
 pub(crate) type Result<T> = std::result::Result<T, FsError>;
@@ -67,6 +69,10 @@ pub struct Engine {
     pub(crate) read_deadline: Duration,
     /// A folder of the file system that bounds what can be stored.
     pub(crate) space: std::path::PathBuf,
+    /// Whether the store is on that file system.
+    store_is_local: bool,
+    given_way: Mutex<trash::GivenWay>,
+    gave_way: trash::GaveWay,
 }
 
 impl std::fmt::Debug for Engine {
@@ -87,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) read_deadline: Duration,
     pub(crate) staging_limit_bytes: u64,
     pub(crate) space: std::path::PathBuf,
+    pub(crate) store_is_local: bool,
     pub(crate) store_wait: StoreWait,
 }
 
@@ -101,6 +108,7 @@ impl Engine {
             read_deadline,
             staging_limit_bytes,
             space,
+            store_is_local,
             store_wait,
         } = parts;
         let pack_ids = RwLock::new(pack_ids);
@@ -120,6 +128,9 @@ impl Engine {
             shows_snapshots: AtomicBool::new(false),
             pressure: OnceLock::new(),
             space,
+            store_is_local,
+            given_way: Mutex::default(),
+            gave_way: Mutex::default(),
         }
     }
 

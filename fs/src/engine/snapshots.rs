@@ -53,13 +53,13 @@ impl Engine {
         let _ = self.onlooker.set(onlooker);
     }
 
-    fn bring_in(&self) {
+    pub(super) fn bring_in(&self) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.bring_in();
         }
     }
 
-    fn tell(&self, aside: &Aside) {
+    pub(super) fn tell(&self, aside: &Aside) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.changed(aside);
         }

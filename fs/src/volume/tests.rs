@@ -69,6 +69,7 @@ impl Machine {
                 take_over: true,
                 set_aside: false,
             },
+            trash: Duration::from_secs(7 * 86_400),
             divergent: None,
             at_ms: None,
         }

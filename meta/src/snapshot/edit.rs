@@ -9,10 +9,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::{Cookie, Ino};
-use crate::namespace::{FIRST_COOKIE, ino_of};
-use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name};
+use crate::namespace::{FIRST_COOKIE, ino_of, ms_of};
+use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name, TrashRow};
 use crate::sqlite::at::At;
 use crate::sqlite::open::named;
+use crate::sqlite::trash;
 
 /// Rows that one restore or clone may change. All of them are in memory at once.
 const MAX_CHANGES: usize = 4 << 20;
@@ -25,20 +26,22 @@ struct Touched {
 }
 
 /// What an edit came to.
-pub(super) struct Edited {
-    pub(super) changes: Vec<Change>,
+pub(crate) struct Edited {
+    pub(crate) changes: Vec<Change>,
     /// Entries that were added, replaced or removed.
-    pub(super) entries: Vec<(Ino, Name)>,
+    pub(crate) entries: Vec<(Ino, Name)>,
     /// Inodes that were there before and that change.
-    pub(super) inodes: Vec<Ino>,
+    pub(crate) inodes: Vec<Ino>,
     /// Those of them that have no name any more.
-    pub(super) orphans: Vec<Ino>,
+    pub(crate) orphans: Vec<Ino>,
     /// Inodes that were made, and how many bytes they map.
-    pub(super) born: (i64, i64),
+    pub(crate) born: (i64, i64),
+    /// Inodes without a name that came to the trash, less those that left it, and the bytes that they map.
+    pub(crate) trash: (i64, i64),
 }
 
 /// The edit.
-pub(super) struct Edit<'c, 'n> {
+pub(crate) struct Edit<'c, 'n> {
     pub(super) now: At<'c>,
     now_ns: i64,
     number: &'n mut dyn FnMut() -> Ino,
@@ -46,11 +49,14 @@ pub(super) struct Edit<'c, 'n> {
     dropped: FxHashSet<Ino>,
     changes: Vec<Change>,
     entries: Vec<(Ino, Name)>,
+    /// Directories that lost their names, with where they had them.
+    lost: FxHashMap<Ino, (Ino, Name)>,
+    trash: (i64, i64),
 }
 
 impl<'c, 'n> Edit<'c, 'n> {
     /// `number` gives inode numbers that nothing has.
-    pub(super) fn new(now: At<'c>, now_ns: i64, number: &'n mut dyn FnMut() -> Ino) -> Self {
+    pub(crate) fn new(now: At<'c>, now_ns: i64, number: &'n mut dyn FnMut() -> Ino) -> Self {
         Self {
             now,
             now_ns,
@@ -59,10 +65,12 @@ impl<'c, 'n> Edit<'c, 'n> {
             dropped: FxHashSet::default(),
             changes: Vec::new(),
             entries: Vec::new(),
+            lost: FxHashMap::default(),
+            trash: (0, 0),
         }
     }
 
-    fn push(&mut self, change: Change) -> Result<()> {
+    pub(crate) fn push(&mut self, change: Change) -> Result<()> {
         if self.changes.len() >= MAX_CHANGES {
             return Err(MetaError::Invalid(
                 "more than four million rows would change at once",
@@ -73,7 +81,7 @@ impl<'c, 'n> Edit<'c, 'n> {
     }
 
     /// The row of an inode, to be changed.
-    pub(super) fn row(&mut self, ino: Ino) -> Result<&mut InodeRow> {
+    pub(crate) fn row(&mut self, ino: Ino) -> Result<&mut InodeRow> {
         use std::collections::hash_map::Entry;
         let touched = match self.touched.entry(ino) {
             Entry::Occupied(found) => found.into_mut(),
@@ -87,13 +95,13 @@ impl<'c, 'n> Edit<'c, 'n> {
     }
 
     /// Whether the edit made this inode.
-    pub(super) fn is_born(&self, ino: Ino) -> bool {
+    pub(crate) fn is_born(&self, ino: Ino) -> bool {
         self.touched.get(&ino).is_some_and(|t| t.before.is_none())
     }
 
     /// Makes an inode like another one of some state, with its attributes, target and runs and without a name. It shares
     /// the other's extents.
-    pub(super) fn copy(&mut self, at: At<'_>, of: &InodeRow) -> Result<Ino> {
+    pub(crate) fn copy(&mut self, at: At<'_>, of: &InodeRow) -> Result<Ino> {
         let ino = (self.number)();
         let is_dir = of.is_dir();
         let row = InodeRow {
@@ -164,7 +172,7 @@ impl<'c, 'n> Edit<'c, 'n> {
 
     /// Makes an entry of a directory name `to`, or nothing, whatever it names now. Returns what it named, if that was a
     /// directory.
-    pub(super) fn set_entry(
+    pub(crate) fn set_entry(
         &mut self,
         dir: Ino,
         name: &Name,
@@ -207,10 +215,12 @@ impl<'c, 'n> Edit<'c, 'n> {
             })?;
         }
         self.entries.push((dir, Name::clone(name)));
-        match was {
-            Some(was) => self.unlink(dir, was),
-            None => Ok(None),
+        let Some(was) = was else { return Ok(None) };
+        let ended = self.unlink(dir, was)?;
+        if let Some(ended) = ended {
+            self.lost.insert(ended, (dir, Name::clone(name)));
         }
+        Ok(ended)
     }
 
     fn link(&mut self, dir: Ino, ino: Ino) -> Result<()> {
@@ -255,11 +265,54 @@ impl<'c, 'n> Edit<'c, 'n> {
         Ok(())
     }
 
+    /// Counts directories that come to the trash (or leave it): their rows do not tell.
+    pub(crate) fn count_trash(&mut self, dirs: i64) {
+        self.trash.0 += dirs;
+    }
+
+    /// Directories that lost their names stay, in the trash, as long as anything is there that was in them.
+    fn keep_dirs(&mut self) -> Result<FxHashSet<Ino>> {
+        let mut kept: FxHashSet<Ino> = FxHashSet::default();
+        let is_over = |touched: &Touched| touched.row.is_dir() && touched.row.nlink == 0;
+        let over = self.touched.iter().filter(|(_, t)| is_over(t));
+        let over: Vec<Ino> = over.map(|(ino, _)| *ino).collect();
+        for dir in over {
+            let mut at = dir;
+            if !named(trash::has_names_of(self.now.connection(), dir))? {
+                continue;
+            }
+            while let Some((parent, name)) = self.lost.get(&at).cloned() {
+                if self.touched.get(&at).is_none_or(|t| !is_over(t)) || !kept.insert(at) {
+                    break;
+                }
+                let dir_mtime_ns = self.row(parent)?.mtime_ns;
+                self.push(Change::PutTrash(TrashRow {
+                    ino: at,
+                    parent,
+                    name,
+                    deleted_ms: ms_of(self.now_ns),
+                    dir_mtime_ns,
+                }))?;
+                self.row(at)?.parent = parent;
+                at = parent;
+            }
+        }
+        self.count_trash(kept.len() as i64);
+        Ok(kept)
+    }
+
     /// What it came to.
-    pub(super) fn finish(mut self) -> Result<Edited> {
+    pub(crate) fn finish(mut self) -> Result<Edited> {
+        let kept = self.keep_dirs()?;
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
         let mut is_born: FxHashSet<Ino> = FxHashSet::default();
         for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
+            for (row, sign) in [(before, -1), (Some(row), 1)] {
+                if let Some(row) = row.filter(InodeRow::is_trashed_file) {
+                    self.trash.0 += sign;
+                    self.trash.1 += sign * row.allocated as i64;
+                }
+            }
             match before {
                 Some(before) if before == row => continue,
                 Some(_) => {}
@@ -269,7 +322,10 @@ impl<'c, 'n> Edit<'c, 'n> {
                 }
             }
             self.push(Change::PutInode(row))?;
-            if row.nlink == 0 && before.is_none_or(|before| before.nlink > 0) {
+            if row.nlink == 0
+                && before.is_none_or(|before| before.nlink > 0)
+                && !kept.contains(&ino)
+            {
                 orphans.push(ino);
                 self.push(Change::PutOrphan(ino))?;
             }
@@ -285,6 +341,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             inodes,
             orphans,
             born,
+            trash: self.trash,
         })
     }
 }

@@ -6,12 +6,12 @@
 mod bulk;
 mod clone;
 mod diff;
-mod edit;
+pub(crate) mod edit;
 mod plan;
 mod restore;
 mod successors;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::collections::BTreeMap;
@@ -243,6 +243,7 @@ impl crate::namespace::Tx<'_> {
         let lsn = self.settle()?;
         let snapshot = new.made(epoch, next_ino, lsn);
         ns.snapshots.lock().all.insert(epoch, snapshot.clone());
+        ns.trash.grown_up(next_ino);
         Ok(snapshot)
     }
 }

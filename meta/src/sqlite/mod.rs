@@ -8,6 +8,7 @@ pub(crate) mod open;
 pub(crate) mod packs;
 pub(crate) mod read;
 pub(crate) mod schema;
+pub(crate) mod trash;
 pub(crate) mod write;
 
 use crate::ids::ExtentId;

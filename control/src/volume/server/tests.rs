@@ -7,6 +7,9 @@ use super::super::snapshots::{
     CloneRequest, DiffRequest, DifferenceInfo, RemoveRequest, SnapshotRequest,
     SnapshotRestoreRequest,
 };
+use super::super::trash::{
+    TrashEmptyRequest, TrashEntryInfo, TrashListRequest, TrashRestoreRequest,
+};
 use super::*;
 use crate::error::ErrorBody;
 use crate::socket::bind_volume_socket;
@@ -88,6 +91,38 @@ impl VolumeApi for FixedVolume {
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
         Ok(CloneReport {
             ino: (request.from.len() + request.to.len()) as u64,
+        })
+    }
+
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
+        let (path, path_hex) = (request.path, request.path_hex);
+        Ok(TrashList {
+            entries: vec![TrashEntryInfo {
+                path,
+                path_hex,
+                ..TrashEntryInfo::default()
+            }],
+            left_out: 2,
+        })
+    }
+
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        match (request.to, request.at_ms) {
+            (Some(to), _) => Err(ApiError::InvalidRequest(format!("{to} is there"))),
+            (None, at_ms) => Ok(TrashRestoreReport {
+                names: request.path.len() as u64,
+                deleted_ms: at_ms.unwrap_or(0),
+            }),
+        }
+    }
+
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        Ok(TrashEmptyReport {
+            names: request.older_than_ms.unwrap_or(1),
+            bytes: 5,
         })
     }
 
