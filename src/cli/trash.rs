@@ -6,7 +6,6 @@ use clap::Subcommand;
 
 use super::{Invocation, StateDir};
 use crate::commands::trash::Request;
-use crate::moment;
 use crate::options;
 
 #[derive(Debug, Subcommand)]
@@ -98,7 +97,7 @@ mod tests {
     fn a_second_that_a_listing_shows_means_all_of_it() {
         assert_eq!(until("1970-01-01T00:00:05Z"), Ok(5_999));
         assert_eq!(until("1970-01-01T00:00:05.250Z"), Ok(5_250));
-        assert!(until("noon").unwrap_err().contains(moment::FORMS));
+        assert!(until("noon").unwrap_err().contains(crate::moment::FORMS));
         assert_eq!(age("2d"), Ok(172_800_000));
         assert!(age("old").is_err());
     }

@@ -15,5 +15,6 @@ mod scene;
 mod support {
     pub(crate) mod mount;
 }
+mod trash;
 mod turn;
 mod watchers;

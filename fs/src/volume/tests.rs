@@ -24,6 +24,7 @@ mod loss;
 mod points;
 mod rivals;
 mod snapshots;
+mod trash;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,

@@ -305,7 +305,7 @@ impl<'a> Tx<'a> {
                 false => trash.takes() || trash.may_have_names(),
             };
         }
-        !is_young && trash.takes()
+        !is_young && (trash.takes() || (trash.may_have_names() && self.ns.may_be_in_trash(row.ino)))
     }
 
     /// Removes an inode for good.

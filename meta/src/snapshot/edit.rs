@@ -306,7 +306,17 @@ impl<'c, 'n> Edit<'c, 'n> {
         let kept = self.keep_dirs()?;
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
         let mut is_born: FxHashSet<Ino> = FxHashSet::default();
-        for (ino, Touched { before, row }) in std::mem::take(&mut self.touched) {
+        for (ino, Touched { before, mut row }) in std::mem::take(&mut self.touched) {
+            let is_over = row.nlink == 0 && before.is_none_or(|before| before.nlink > 0);
+            let mut is_orphan = is_over && !kept.contains(&ino);
+            // One that has other names in the trash stays there by them.
+            if is_orphan
+                && !row.is_dir()
+                && let Some(dir) = named(trash::dir_of(self.now.connection(), ino))?
+            {
+                row.parent = dir;
+                is_orphan = false;
+            }
             for (row, sign) in [(before, -1), (Some(row), 1)] {
                 if let Some(row) = row.filter(InodeRow::is_trashed_file) {
                     self.trash.0 += sign;
@@ -322,10 +332,7 @@ impl<'c, 'n> Edit<'c, 'n> {
                 }
             }
             self.push(Change::PutInode(row))?;
-            if row.nlink == 0
-                && before.is_none_or(|before| before.nlink > 0)
-                && !kept.contains(&ino)
-            {
+            if is_orphan {
                 orphans.push(ino);
                 self.push(Change::PutOrphan(ino))?;
             }

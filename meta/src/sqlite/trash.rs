@@ -134,6 +134,13 @@ pub(crate) fn held(c: &Connection) -> Sql<Held> {
     )
 }
 
+/// A directory that a name of an inode was in which is in the trash.
+pub(crate) fn dir_of(c: &Connection, ino: Ino) -> Sql<Option<Ino>> {
+    c.prepare_cached("SELECT parent FROM trash WHERE ino = ?1 LIMIT 1")?
+        .query_row(params![signed(ino.0)], |r| Ok(Ino(unsigned(r, 0)?)))
+        .optional()
+}
+
 /// Visits every row: what it named, and the directory.
 pub(crate) fn each(c: &Connection, mut visit: impl FnMut(Ino, Ino)) -> Sql<()> {
     let mut statement = c.prepare("SELECT ino, parent FROM trash")?;

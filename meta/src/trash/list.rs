@@ -22,7 +22,7 @@ pub struct TrashEntry {
     pub deleted_ms: u64,
     /// How many files it is, links and everything else that is no directory included.
     pub files: u64,
-    /// Bytes in these, each counted once.
+    /// Bytes in those that are regular files, each counted once.
     pub bytes: u64,
 }
 
@@ -83,7 +83,7 @@ fn entry(rows: &Rows, together: &[usize], paths: &mut Paths<'_>) -> Result<Trash
             continue;
         }
         files += 1;
-        if counted.insert(row.ino) {
+        if row.mode & libc::S_IFMT == libc::S_IFREG && counted.insert(row.ino) {
             bytes += row.size;
         }
     }

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::changes::Change;
 use crate::ids::Ino;
 use crate::namespace::Namespace;
-use crate::sqlite::trash::TrashedName;
+use crate::sqlite::trash::{self, TrashedName};
 
 pub use list::TrashEntry;
 pub use purge::{PurgeLimits, Purged};
@@ -130,6 +130,15 @@ impl Trash {
 }
 
 impl Namespace {
+    /// Whether another name of an inode may be in the trash. One that is there stays there with its last name.
+    pub(crate) fn may_be_in_trash(&self, ino: Ino) -> bool {
+        self.overlay.has_trash(ino)
+            || self
+                .readers
+                .with(|c| trash::dir_of(c, ino))
+                .is_ok_and(|dir| dir.is_some())
+    }
+
     /// What there was before `next_ino` was given is old enough for the trash: it was published.
     pub(crate) fn grown_up(&self, next_ino: Ino) {
         self.trash.grown_up(next_ino);

@@ -357,16 +357,20 @@ fn without_a_trash_nothing_is_kept_and_what_was_there_can_end() {
         make(&ns, d, name);
     }
     publish(&ns);
+    ns.link(walk(&ns, "d/a").unwrap(), ROOT_INO, b"a-too", 3)
+        .unwrap();
     ns.unlink(d, b"a", 9 * SECOND).unwrap();
     ns.close().unwrap();
     let ns = quiet(tmp.path(), false);
+    // Its first name is there, so it stays by that, and goes with it.
+    assert_eq!(ns.unlink(ROOT_INO, b"a-too", 9 * SECOND).unwrap(), None);
     let gone = ns.unlink(d, b"b", 9 * SECOND).unwrap();
     assert!(gone.is_some());
     end(&ns, gone);
     // The other one would not know where it was.
     assert_eq!(ns.rmdir(ROOT_INO, b"d", 9 * SECOND).unwrap(), None);
     healthy(&ns);
-    assert_eq!(purge(&ns, u64::MAX).names, 2);
+    assert_eq!(purge(&ns, u64::MAX).names, 3);
     let e = make_dir(&ns, ROOT_INO, "e");
     publish(&ns);
     assert_eq!(ns.rmdir(ROOT_INO, b"e", 10 * SECOND).unwrap(), Some(e));
@@ -394,6 +398,25 @@ fn a_restore_keeps_a_directory_of_which_something_is_in_the_trash() {
     assert_eq!(listed(&ns, ""), [("a".to_owned(), 1, 0)]);
     back(&ns, "a/b/f").unwrap();
     assert!(walk(&ns, "a/b/f").is_some());
+    healthy(&ns);
+}
+
+#[test]
+fn a_file_that_a_restore_removes_stays_by_a_name_that_was_removed_before() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = quiet(tmp.path(), true);
+    let s = ns.create_snapshot(called("s")).unwrap().epoch;
+    let f = make(&ns, ROOT_INO, "f");
+    write(&ns, f, 0, 10, 4096);
+    ns.link(f, ROOT_INO, b"g", 3).unwrap();
+    publish(&ns);
+    ns.unlink(ROOT_INO, b"g", 9 * SECOND).unwrap();
+    let restored = ns.restore(s, b"", called("before"), 20 * SECOND).unwrap();
+    assert_eq!(restored.orphans, []);
+    assert_eq!((ns.usage().trash_inodes, ns.usage().trash_bytes), (1, 10));
+    healthy(&ns);
+    back(&ns, "g").unwrap();
+    assert_eq!(walk(&ns, "g"), Some(f));
     healthy(&ns);
 }
 
