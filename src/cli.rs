@@ -183,6 +183,9 @@ enum SnapshotCommand {
         /// Why it is made
         #[arg(long, value_name = "TEXT", default_value = "")]
         note: String,
+        /// Let it be thinned out by age, instead of keeping it until it is removed
+        #[arg(long)]
+        automatic: bool,
         #[command(flatten)]
         state: StateDir,
     },
@@ -257,8 +260,16 @@ impl From<SnapshotCommand> for Invocation {
                 mountpoint,
                 name,
                 note,
+                automatic,
                 state,
-            } => (mountpoint, Request::Create { name, note }, state),
+            } => {
+                let request = Request::Create {
+                    name,
+                    note,
+                    automatic,
+                };
+                (mountpoint, request, state)
+            }
             SnapshotCommand::Ls {
                 mountpoint,
                 json: as_json,

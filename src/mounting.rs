@@ -53,6 +53,10 @@ impl OpenVolume {
         let volume = weldrfs_fs::Volume::open_with(config, runtime, clock).map_err(|error| {
             Failure::Mount(format!("cannot open the volume {}: {error}", source.text))
         })?;
+        volume.care_for_snapshots(weldrfs_fs::SnapshotCare {
+            interval: options.snapshot_interval,
+            most: options.snapshot_most,
+        });
         Ok(Self(volume))
     }
 

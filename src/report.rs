@@ -19,11 +19,13 @@ pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> Result<String, Failure>
 
 /// Writes `text` to stdout. A reader that has seen enough is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for what may be no UTF-8.
+pub(crate) fn print_bytes(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::system("cannot write to stdout", &error))
         }

@@ -1,18 +1,24 @@
 //! The volume API as this process answers it: the engine's figures, and what belongs to the process and its mount.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use weldrfs_control::{
     API_VERSION, ApiError, BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport,
-    DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList,
-    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, TrashEmptyReport,
-    TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport, TrashRestoreRequest,
-    VolumeApi, VolumeStatus,
+    DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE,
+    SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+    SyncReport, TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest,
+    TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeStatus,
 };
+
+use weldrfs_fs::Order;
 
 use crate::mounting::OpenVolume;
 use crate::preflight::Plan;
+
+/// How long a change may take to begin; well below what its answer may take.
+const ORDER_DEADLINE: Duration = Duration::from_secs(SNAPSHOT_DEADLINE.as_secs() / 2);
 
 /// When this process began to serve.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +111,7 @@ impl VolumeApi for VolumeService {
 
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
         let volume = self.volume.clone();
-        blocking(move || volume.snapshot(request)).await?
+        ordered(move |order| volume.snapshot(order, request)).await
     }
 
     async fn remove_snapshot(&self, request: RemoveRequest) -> Result<RemoveReport, ApiError> {
@@ -123,12 +129,12 @@ impl VolumeApi for VolumeService {
         request: SnapshotRestoreRequest,
     ) -> Result<SnapshotRestoreReport, ApiError> {
         let volume = self.volume.clone();
-        blocking(move || volume.restore(&request)).await?
+        ordered(move |order| volume.restore(order, &request)).await
     }
 
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError> {
         let volume = self.volume.clone();
-        blocking(move || volume.clone_tree(&request)).await?
+        ordered(move |order| volume.clone_tree(order, &request)).await
     }
 
     async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
@@ -141,7 +147,7 @@ impl VolumeApi for VolumeService {
         request: TrashRestoreRequest,
     ) -> Result<TrashRestoreReport, ApiError> {
         let volume = self.volume.clone();
-        blocking(move || volume.restore_trash(&request)).await?
+        ordered(move |order| volume.restore_trash(order, &request)).await
     }
 
     async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
@@ -172,6 +178,34 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
+/// Takes an order back when nobody waits for it any more.
+struct Waiting(Arc<Order>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // When it has begun it is carried out.
+        let _ = self.0.take_back();
+    }
+}
+
+/// The same for a change that nobody may hear of: it does not happen once whoever asked for it is gone or has waited too
+/// long, unless it has begun by then. What has begun is waited for.
+async fn ordered<T: Send + 'static>(
+    work: impl FnOnce(&Order) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let order = Arc::new(Order::default());
+    let waiting = Waiting(Arc::clone(&order));
+    let mut done = std::pin::pin!(blocking(move || work(&order)));
+    match tokio::time::timeout(ORDER_DEADLINE, &mut done).await {
+        Ok(result) => result?,
+        Err(_) if waiting.0.take_back() => Err(ApiError::DeadlineExceeded(format!(
+            "it did not begin within {} s; nothing was changed",
+            ORDER_DEADLINE.as_secs()
+        ))),
+        Err(_) => done.await?,
+    }
+}
+
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -192,6 +226,22 @@ fn resident_bytes(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_taken_back() {
+        let (begin, wait) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let asked = ordered(move |order| {
+            let _ = wait.recv();
+            let _ = tell.send(order.take_back());
+            Ok(())
+        });
+        drop(tokio::time::timeout(Duration::from_millis(1), asked).await);
+        begin.send(()).unwrap();
+        assert!(told.await.unwrap(), "it can no longer begin");
+        let done = ordered(|_| Ok(7)).await;
+        assert_eq!(done.unwrap(), 7);
+    }
 
     #[test]
     fn memory_is_read_from_the_process() {

@@ -41,5 +41,5 @@ pub use volume::{
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
     SyncRequest, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
     TrashListRequest, TrashRestoreReport, TrashRestoreRequest, TrashStatus, VerbStatus, VolumeApi,
-    VolumeClient, VolumeIdentity, VolumeStatus, path_bytes, path_text, serve_volume,
+    VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

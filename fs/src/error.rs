@@ -52,6 +52,17 @@ pub enum FsError {
     /// Something is where a thing from the trash would go.
     #[error("something is at {0} now; give another name, or move it away")]
     TrashPlaceTaken(String),
+    /// Something was restored, and what was written into replaced files meanwhile is not in the snapshot of what was before.
+    #[error(
+        "the restore is done, but what programs wrote into replaced files meanwhile could not be put into the snapshot \
+         {snapshot}: {error}"
+    )]
+    LateWrites {
+        /// The snapshot of what was there before.
+        snapshot: String,
+        /// Why not.
+        error: MetaError,
+    },
     /// The operation is not supported for this kind of file or with these flags.
     #[error("operation not supported")]
     NotSupported,
@@ -64,7 +75,7 @@ impl FsError {
     /// The errno a program sees. Every kind of error is named here, so that a new one has to be thought about.
     pub fn errno(&self) -> i32 {
         match self {
-            Self::Meta(error) => meta_errno(error),
+            Self::Meta(error) | Self::LateWrites { error, .. } => meta_errno(error),
             Self::Bytes(error) => bytes_errno(error),
             Self::Store(_) | Self::Foreign => libc::EIO,
             Self::Late(_) | Self::Outrun => libc::ETIMEDOUT,
@@ -104,6 +115,8 @@ fn meta_errno(error: &MetaError) -> i32 {
         MetaError::NoSuchOffset => libc::ENXIO,
         MetaError::ReadOnly(_) => libc::EROFS,
         MetaError::Overloaded(_) => libc::ETIMEDOUT,
+        MetaError::TooManySnapshots(_) => libc::EDQUOT,
+        MetaError::TakenBack => libc::ECANCELED,
         MetaError::Closed
         | MetaError::Damaged { .. }
         | MetaError::NewerFormat { .. }

@@ -19,8 +19,8 @@ pub use engine::{
 pub use error::FsError;
 pub use volume::{
     Amount, Claim, Destroyed, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm, OpenError,
-    RestorePoint, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound, destroy_volume,
-    find_volumes, fsck, fsck_local, restore_points, restore_to,
+    RestorePoint, SnapshotCare, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,
+    destroy_volume, find_volumes, fsck, fsck_local, restore_points, restore_to,
 };
 pub use weldrfs_blockstore::{
     Addressing, MAX_UPLOADS, S3_DEFAULT_REGION, S3Credentials, S3Settings, StoreCounts, VerbCounts,
@@ -28,6 +28,6 @@ pub use weldrfs_blockstore::{
 };
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
-    AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, ROOT_INO,
+    AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, Order, ROOT_INO,
     RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
 };

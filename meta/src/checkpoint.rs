@@ -10,18 +10,22 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use crate::changes::Change;
 use crate::cut::{self, Cut, Look};
 use crate::error::{MetaError, Result};
-use crate::ids::{Epoch, ExtentId, Lsn};
+use crate::ids::{Epoch, ExtentId, Ino, Lsn};
 use crate::namespace::Namespace;
 use crate::overlay::Generation;
 use crate::sqlite::open::named;
-use crate::sqlite::{Dead, PackRow, capture, packs, write};
+use crate::sqlite::{Dead, PackRow, backdate, capture, packs, write};
 
 /// Requests that may wait for the checkpointer.
 const QUEUE: usize = 64;
 /// How long a caller waits for its request: a checkpoint of the largest dirty set on a slow disk is far quicker.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How long it waits for a change of many rows that has begun, and that nobody can take back: four million rows on a slow
+/// disk.
+const BEGUN_DEADLINE: Duration = Duration::from_secs(60 * 60);
 /// Pause after a failed checkpoint before the next attempt.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -39,7 +43,7 @@ enum Request {
     Cut(Look),
     Packs(Work),
     Bulk {
-        rows: Arc<Generation>,
+        rows: Arc<Vec<Change>>,
         claimed: Arc<AtomicBool>,
         done: Sender<Result<()>>,
     },
@@ -70,6 +74,8 @@ pub(crate) struct Checkpointer {
     requests: Sender<Request>,
     inbox: Mutex<Option<Receiver<Request>>>,
     done: AtomicU64,
+    /// Milliseconds: [`DEADLINE`].
+    deadline_ms: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -80,6 +86,7 @@ impl Checkpointer {
             requests,
             inbox: Mutex::new(Some(inbox)),
             done: AtomicU64::new(done.0),
+            deadline_ms: AtomicU64::new(DEADLINE.as_millis() as u64),
             thread: Mutex::new(None),
         }
     }
@@ -109,14 +116,32 @@ impl Checkpointer {
         let _ = self.requests.try_send(Request::Nudge);
     }
 
-    fn ask<T>(&self, make: impl FnOnce(Sender<Result<T>>) -> Request) -> Result<T> {
+    fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms.load(Ordering::Relaxed))
+    }
+
+    /// For tests of what takes longer.
+    #[cfg(test)]
+    pub(crate) fn set_deadline(&self, deadline: Duration) {
+        let ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.deadline_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Puts a request into the queue.
+    fn send<T>(
+        &self,
+        make: impl FnOnce(Sender<Result<T>>) -> Request,
+    ) -> Result<Receiver<Result<T>>> {
         let (done, answer) = bounded(1);
-        self.requests
-            .send_timeout(make(done), DEADLINE)
-            .map_err(|_| MetaError::Closed)?;
-        match answer.recv_timeout(DEADLINE) {
+        let sent = self.requests.send_timeout(make(done), self.deadline());
+        sent.map_err(|_| MetaError::Closed)?;
+        Ok(answer)
+    }
+
+    fn ask<T>(&self, make: impl FnOnce(Sender<Result<T>>) -> Request) -> Result<T> {
+        match self.send(make)?.recv_timeout(self.deadline()) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(MetaError::Overloaded(DEADLINE.as_secs())),
+            Err(RecvTimeoutError::Timeout) => Err(MetaError::Overloaded(self.deadline().as_secs())),
             Err(RecvTimeoutError::Disconnected) => Err(MetaError::Closed),
         }
     }
@@ -161,8 +186,8 @@ impl Checkpointer {
     /// sees to it that there is nothing new.
     ///
     /// # Errors
-    /// When SQLite fails; nothing has changed then. `Closed` when it is not known whether it happened.
-    pub(crate) fn bulk(&self, rows: Arc<Generation>) -> Result<()> {
+    /// When SQLite fails or the lease does not hold any more; nothing has changed then. `Closed` when it is not known whether it happened.
+    pub(crate) fn bulk(&self, rows: Arc<Vec<Change>>) -> Result<()> {
         self.claim(|claimed, done| Request::Bulk {
             rows,
             claimed,
@@ -170,19 +195,33 @@ impl Checkpointer {
         })
     }
 
-    /// Asks for something that must not happen any more once the caller has given up.
+    /// Moves what was written into files since a snapshot into that snapshot. Returns how many there were.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has changed then.
+    pub(crate) fn backdate(&self, epoch: Epoch, inos: Vec<Ino>) -> Result<usize> {
+        self.with(move |c| backdate::backdate(c, epoch, &inos))
+    }
+
+    /// Asks for something that must not happen any more once the caller has given up. What has begun is waited for: it
+    /// takes as long as it takes.
     fn claim(
         &self,
         make: impl FnOnce(Arc<AtomicBool>, Sender<Result<()>>) -> Request,
     ) -> Result<()> {
         let claimed = Arc::new(AtomicBool::new(false));
-        match self.ask(|done| make(Arc::clone(&claimed), done)) {
-            // It has begun, and how it ends nobody will hear.
-            Err(MetaError::Overloaded(_)) if claimed.swap(true, Ordering::AcqRel) => {
-                Err(MetaError::Closed)
+        let answer = self.send(|done| make(Arc::clone(&claimed), done))?;
+        match answer.recv_timeout(self.deadline()) {
+            Err(RecvTimeoutError::Timeout) if !claimed.swap(true, Ordering::AcqRel) => {
+                return Err(MetaError::Overloaded(self.deadline().as_secs()));
             }
-            result => result,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(MetaError::Closed),
+            Ok(result) => return result,
         }
+        let ended = answer.recv_timeout(BEGUN_DEADLINE);
+        // How it ends nobody will hear.
+        ended.unwrap_or(Err(MetaError::Closed))
     }
 
     fn stop(&self) {
@@ -324,7 +363,8 @@ fn run(
                 done,
             }) => {
                 if !claimed.swap(true, Ordering::AcqRel) {
-                    let result = named(capture::remove_snapshot(&mut connection, epoch));
+                    let mut removed = || named(capture::remove_snapshot(&mut connection, epoch));
+                    let result = ns.wait_for_permit().and_then(|()| removed());
                     let _ = done.send(check_sync(&ns, result));
                 }
             }
@@ -335,7 +375,9 @@ fn run(
             }) => {
                 if !claimed.swap(true, Ordering::AcqRel) {
                     let counters = ns.numbers.counters();
-                    let result = named(write::bulk(&mut connection, &rows, counters));
+                    // Working it out, and writing it, may have taken longer than the lease holds.
+                    let may = || ns.wait_for_permit();
+                    let result = write::bulk(&mut connection, &rows, counters, may);
                     let _ = done.send(check_sync(&ns, result));
                 }
             }

@@ -64,6 +64,12 @@ pub enum MetaError {
     /// The volume takes no writes any more; the reason says why.
     #[error("volume is read-only: {0}")]
     ReadOnly(String),
+    /// There are as many snapshots as there can be.
+    #[error("there are {0} snapshots, the most that a volume can have; remove some")]
+    TooManySnapshots(usize),
+    /// Whoever asked for it has taken it back in time, or is gone; nothing was changed.
+    #[error("it was taken back before it began; nothing was changed")]
+    TakenBack,
     /// The checkpointer did not make room within the deadline.
     #[error("waited {0} s for the checkpointer to make room")]
     Overloaded(u64),

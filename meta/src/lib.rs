@@ -42,7 +42,9 @@ pub use rows::{
     Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, TrashRow, kind_of_mode,
 };
 pub use settings::{DataBarrier, MetaSettings, Permit};
-pub use snapshot::{CloneTo, Difference, NewSnapshot, Restored, Snapshot, SnapshotView};
+pub use snapshot::{
+    CloneTo, Difference, EntryChange, NewSnapshot, Order, Restored, Snapshot, SnapshotView,
+};
 pub use sqlite::{
     Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };

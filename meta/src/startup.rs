@@ -81,6 +81,7 @@ impl Namespace {
                 extent: AtomicU64::new(replayed.next_extent),
             },
             snapshots: Mutex::new(snapshots),
+            replaced: crate::snapshot::Replaced::default(),
             holding: Mutex::new(()),
             checkpointer: Checkpointer::new(replayed.last),
             group: Mutex::new(()),

@@ -4,6 +4,7 @@
 //! `snapshot diff` tell of those.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -85,29 +86,19 @@ pub(super) fn write(
     newer: &Path,
     to: &mut dyn Write,
 ) -> io::Result<()> {
-    let renamed = Renamed::of(differences);
-    let told: BTreeSet<&str> = differences.iter().map(|one| one.path.as_str()).collect();
+    let told: BTreeSet<Vec<u8>> = differences.iter().map(DifferenceInfo::exact_path).collect();
     for one in differences {
+        let path = one.exact_path();
         if !one.directory {
-            let was = match one.kind {
-                DifferenceKind::Created => None,
-                DifferenceKind::Deleted => Some(one.path.clone()),
-                _ => Some(
-                    one.from
-                        .clone()
-                        .unwrap_or_else(|| renamed.old_path(&one.path)),
-                ),
-            };
-            let is = (one.kind != DifferenceKind::Deleted).then_some(one.path.as_str());
+            let was = (one.kind != DifferenceKind::Created).then(|| one.exact_old_path());
+            let is = (one.kind != DifferenceKind::Deleted).then_some(&path[..]);
             file(was.as_deref(), is, (older, newer), to)?;
-        } else if let (DifferenceKind::Renamed, Some(from)) = (one.kind, &one.from) {
+        } else if let (DifferenceKind::Renamed, Some(from)) = (one.kind, one.exact_from()) {
             // Git has no directories: each file in it has another name.
-            for below in files_below(&newer.join(&one.path))? {
-                let (Some(is), Some(was)) = (joined(&one.path, &below), joined(from, &below))
-                else {
-                    continue;
-                };
-                if !told.contains(is.as_str()) {
+            for below in files_below(&newer.join(of_bytes(&path)))? {
+                let below = below.as_os_str().as_bytes();
+                let (is, was) = (joined(&path, below), joined(&from, below));
+                if !told.contains(&is) {
                     file(Some(&was), Some(&is), (older, newer), to)?;
                 }
             }
@@ -116,33 +107,12 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Directories that have another name, by their new one.
-struct Renamed<'d>(Vec<(&'d str, &'d str)>);
-
-impl<'d> Renamed<'d> {
-    fn of(differences: &'d [DifferenceInfo]) -> Self {
-        let directories = differences.iter().filter(|one| one.directory);
-        Self(
-            directories
-                .filter_map(|one| Some((one.path.as_str(), one.from.as_deref()?)))
-                .collect(),
-        )
-    }
-
-    /// Where a file was that is at `path` now and has no new name of its own.
-    fn old_path(&self, path: &str) -> String {
-        let below = |(is, was): &(&'d str, &'d str)| {
-            let rest = path.strip_prefix(is)?.strip_prefix('/')?;
-            Some((is.len(), format!("{was}/{rest}")))
-        };
-        let found = self.0.iter().filter_map(below);
-        let nearest = found.max_by_key(|(length, _)| *length);
-        nearest.map_or_else(|| path.to_owned(), |(_, was)| was)
-    }
+fn of_bytes(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }
 
-fn joined(directory: &str, below: &Path) -> Option<String> {
-    Some(format!("{directory}/{}", below.to_str()?))
+fn joined(directory: &[u8], below: &[u8]) -> Vec<u8> {
+    [directory, b"/", below].concat()
 }
 
 /// The files below a directory, relative to it, sorted.
@@ -164,13 +134,13 @@ fn files_below(top: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// One file, by its path before and after, and the trees these are in.
 fn file(
-    was: Option<&str>,
-    is: Option<&str>,
+    was: Option<&[u8]>,
+    is: Option<&[u8]>,
     (older, newer): (&Path, &Path),
     to: &mut dyn Write,
 ) -> io::Result<()> {
-    let read = |tree: &Path, path: Option<&str>| match path {
-        Some(path) => Side::read(&tree.join(path)),
+    let read = |tree: &Path, path: Option<&[u8]>| match path {
+        Some(path) => Side::read(&tree.join(of_bytes(path))),
         None => Ok(None),
     };
     let (before, after) = (read(older, was)?, read(newer, is)?);
@@ -185,8 +155,8 @@ fn file(
 }
 
 fn change(
-    was: Option<&str>,
-    is: Option<&str>,
+    was: Option<&[u8]>,
+    is: Option<&[u8]>,
     before: Option<&Side>,
     after: Option<&Side>,
     to: &mut dyn Write,
@@ -242,29 +212,38 @@ fn text_of(side: Option<&Side>) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// A path as git writes it: in quotes when it holds a quote, a backslash or a control character.
-fn quoted(prefix: &str, path: &str) -> String {
+/// A path as git writes it: in quotes when it holds a quote, a backslash, a control character, or bytes that are no UTF-8.
+fn quoted(prefix: &str, path: &[u8]) -> String {
     let is_plain = |c: char| c != '"' && c != '\\' && !c.is_control();
-    if path.chars().all(is_plain) {
+    if let Ok(path) = std::str::from_utf8(path)
+        && path.chars().all(is_plain)
+    {
         return format!("{prefix}{path}");
     }
     let mut text = format!("\"{prefix}");
-    for c in path.chars() {
-        match c {
-            '"' | '\\' => text.extend(['\\', c]),
-            '\n' => text.push_str("\\n"),
-            '\t' => text.push_str("\\t"),
-            c if c.is_control() => {
-                let mut bytes = [0; 4];
-                for byte in c.encode_utf8(&mut bytes).bytes() {
-                    text.push_str(&format!("\\{byte:03o}"));
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                c if c.is_control() => {
+                    let mut bytes = [0; 4];
+                    octal(&mut text, c.encode_utf8(&mut bytes).as_bytes());
                 }
+                c => text.push(c),
             }
-            c => text.push(c),
         }
+        octal(&mut text, chunk.invalid());
     }
     text.push('"');
     text
+}
+
+fn octal(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push_str(&format!("\\{byte:03o}"));
+    }
 }
 
 #[cfg(test)]
@@ -280,6 +259,7 @@ mod tests {
 
     fn patch(was: Option<&str>, is: Option<&str>, old: Option<Side>, new: Option<Side>) -> String {
         let mut text = Vec::new();
+        let (was, is) = (was.map(str::as_bytes), is.map(str::as_bytes));
         change(was, is, old.as_ref(), new.as_ref(), &mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
@@ -316,14 +296,8 @@ mod tests {
             "diff --git a/a b/b\nrename from a\nrename to b\n"
         );
         assert_eq!(patch(Some("a"), Some("a"), text(), text()), "");
-        assert_eq!(quoted("a/", "q\"\t\u{1}"), "\"a/q\\\"\\t\\001\"");
-    }
-
-    #[test]
-    fn a_file_in_a_renamed_directory_was_in_the_old_one() {
-        let renamed = Renamed(vec![("new", "old"), ("new/deep", "was")]);
-        assert_eq!(renamed.old_path("new/f"), "old/f");
-        assert_eq!(renamed.old_path("new/deep/f"), "was/f");
-        assert_eq!(renamed.old_path("newer/f"), "newer/f");
+        assert_eq!(quoted("a/", b"q\"\t\x01"), "\"a/q\\\"\\t\\001\"");
+        assert_eq!(quoted("a/", b"q\xff\xc3"), "\"a/q\\377\\303\"");
+        assert_eq!(quoted("a/", "ä".as_bytes()), "a/ä");
     }
 }

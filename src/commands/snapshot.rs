@@ -1,11 +1,12 @@
 //! `weldrfs snapshot` and `weldrfs clone`: states of a mounted volume that can be gone back to. Asks the process that serves
 //! the mount.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use weldrfs_control::{
     BlockingVolumeClient, CloneRequest, DiffReport, DiffRequest, DifferenceInfo, DifferenceKind,
-    RemoveRequest, SnapshotInfo, SnapshotRequest, SnapshotRestoreRequest,
+    RemoveRequest, SnapshotInfo, SnapshotRequest, SnapshotRestoreRequest, path_text,
 };
 
 use super::{api_failure, patch, target};
@@ -20,6 +21,7 @@ pub(crate) enum Request {
     Create {
         name: Option<String>,
         note: String,
+        automatic: bool,
     },
     List {
         as_json: bool,
@@ -56,12 +58,18 @@ pub(crate) fn run(path: &Path, request: Request, registry: &Registry) -> Result<
     let place = Place::of(path, registry)?;
     let shown = path.display();
     match request {
-        Request::Create { name, note } => {
+        Request::Create {
+            name,
+            note,
+            automatic,
+        } => {
             place.whole(path)?;
-            let owner = String::new();
-            let made = place
-                .client
-                .snapshot(&SnapshotRequest { name, note, owner });
+            let made = place.client.snapshot(&SnapshotRequest {
+                name,
+                note,
+                automatic,
+                ..SnapshotRequest::default()
+            });
             let made = made.map_err(|error| api_failure("no snapshot was made", &error))?;
             report::print(&format!("{}\n", made.name))
         }
@@ -81,26 +89,37 @@ pub(crate) fn run(path: &Path, request: Request, registry: &Registry) -> Result<
                 .map_err(|error| api_failure("the snapshot was not removed", &error))
         }
         Request::Diff { older, newer, form } => {
+            let (path, path_base64) = path_text(&place.path);
             let request = DiffRequest {
                 older,
                 newer,
-                path: place.path.clone(),
+                path,
+                path_base64,
             };
             let found = place.client.diff(&request);
             let found = found.map_err(|error| api_failure("cannot compare", &error))?;
             match form {
                 Form::Patch => place.patch(&request, &found),
+                Form::Names => report::print_bytes(&names(&found)),
                 form => report::print(&differences(&found, form)?),
             }
         }
         Request::Restore { name } => {
+            let (path, path_base64) = path_text(&place.path);
             let request = SnapshotRestoreRequest {
                 name: name.clone(),
-                path: place.path,
+                path,
+                path_base64,
             };
             let restored = place.client.restore(&request);
             let restored = restored.map_err(|error| api_failure("nothing was restored", &error))?;
+            let late = restored.late_writes;
             report::print(&match restored.safety {
+                Some(safety) if late > 0 => format!(
+                    "{shown} is as it was at {name}; what was there before is the snapshot {}, with what programs wrote \
+                     into {late} of its files meanwhile\n",
+                    safety.name
+                ),
                 None => format!("nothing to do: {shown} is as it was at {name}\n"),
                 Some(safety) => format!(
                     "{shown} is as it was at {name}; what was there before is the snapshot {}\n",
@@ -126,9 +145,13 @@ pub(crate) fn clone(from: &Path, to: &Path, registry: &Registry) -> Result<(), F
             "a mountpoint cannot be cloned, nor be a clone; name directories below it".into(),
         ));
     }
+    let (from, from_base64) = path_text(&source.path);
+    let (to, to_base64) = path_text(&place.path);
     let request = CloneRequest {
-        from: source.path,
-        to: place.path,
+        from,
+        from_base64,
+        to,
+        to_base64,
     };
     let made = place.client.clone_tree(&request);
     made.map(drop)
@@ -140,7 +163,7 @@ struct Place {
     client: BlockingVolumeClient,
     mountpoint: PathBuf,
     /// Below the mountpoint; empty: the mountpoint itself.
-    path: String,
+    path: Vec<u8>,
 }
 
 impl Place {
@@ -166,15 +189,9 @@ impl Place {
             .into_iter()
             .find_map(|path| path.strip_prefix(&mountpoint).ok())
             .unwrap_or(Path::new(""));
-        let Some(below) = below.to_str() else {
-            return Err(Failure::Invocation(format!(
-                "{} is no UTF-8, which this command cannot say; name a directory above it",
-                path.display()
-            )));
-        };
         Ok(Self {
             client: target::client(&mountpoint, registry)?,
-            path: below.trim_matches('/').to_owned(),
+            path: below.as_os_str().as_bytes().to_vec(),
             mountpoint,
         })
     }
@@ -266,26 +283,35 @@ fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
 }
 
 fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
-    let mut text: String = match form {
-        Form::Json => return report::json(found),
-        Form::Names | Form::Patch => found.differences.iter().map(name_line).collect(),
-        Form::Stat => return Ok(stat(found)),
-    };
-    if found.left_out > 0 {
-        text.push_str(&format!("and {} more\n", found.left_out));
+    match form {
+        Form::Json => report::json(found),
+        Form::Names | Form::Patch | Form::Stat => Ok(stat(found)),
     }
-    Ok(text)
 }
 
-/// As `git diff --name-status` has it; directories end with a slash.
-fn name_line(one: &DifferenceInfo) -> String {
-    let slash = if one.directory { "/" } else { "" };
-    let path = &one.path;
-    match (&one.kind, &one.from) {
-        (DifferenceKind::Created, _) => format!("A\t{path}{slash}\n"),
-        (DifferenceKind::Deleted, _) => format!("D\t{path}{slash}\n"),
-        (DifferenceKind::Renamed, Some(from)) => format!("R\t{from}{slash}\t{path}{slash}\n"),
-        _ => format!("M\t{path}{slash}\n"),
+fn names(found: &DiffReport) -> Vec<u8> {
+    let mut text: Vec<u8> = found.differences.iter().flat_map(name_line).collect();
+    if found.left_out > 0 {
+        text.extend(format!("and {} more\n", found.left_out).bytes());
+    }
+    text
+}
+
+/// As `git diff --name-status` has it; directories end with a slash. Paths are as they are.
+fn name_line(one: &DifferenceInfo) -> Vec<u8> {
+    let end: &[u8] = if one.directory { b"/" } else { b"" };
+    let path = one.exact_path();
+    let letter: &[u8] = match one.kind {
+        DifferenceKind::Created => b"A",
+        DifferenceKind::Deleted => b"D",
+        DifferenceKind::Renamed => b"R",
+        DifferenceKind::Changed => b"M",
+    };
+    match (one.kind, one.exact_from()) {
+        (DifferenceKind::Renamed, Some(from)) => {
+            [letter, b"\t", &from, end, b"\t", &path, end, b"\n"].concat()
+        }
+        _ => [letter, b"\t", &path, end, b"\n"].concat(),
     }
 }
 
@@ -345,7 +371,7 @@ mod tests {
             left_out: 0,
         };
         assert_eq!(
-            differences(&found, Form::Names).unwrap(),
+            String::from_utf8(names(&found)).unwrap(),
             "A\ta\nM\tb\nR\td/old\td/new\nD\te/\n"
         );
         assert_eq!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weldrfs_control::{
     BlockingVolumeClient, TrashEmptyRequest, TrashEntryInfo, TrashList, TrashListRequest,
-    TrashRestoreRequest, path_bytes, path_text,
+    TrashRestoreRequest, path_text,
 };
 
 use super::{api_failure, target};
@@ -42,12 +42,12 @@ pub(crate) fn run(path: &Path, request: Request, registry: &Registry) -> Result<
 }
 
 fn list(client: &BlockingVolumeClient, place: &Place, as_json: bool) -> Result<(), Failure> {
-    let (path, path_hex) = path_text(&place.path);
-    let listed = client.trash(&TrashListRequest { path, path_hex });
+    let (path, path_base64) = path_text(&place.path);
+    let listed = client.trash(&TrashListRequest { path, path_base64 });
     let listed = listed.map_err(|error| api_failure("cannot list the trash", &error))?;
     match as_json {
         true => report::print(&report::json(&listed)?),
-        false => report::print(&listing(&listed)?),
+        false => report::print(&listing(&listed)),
     }
 }
 
@@ -72,16 +72,16 @@ fn restore(
             place.mountpoint.display()
         )));
     }
-    let (path, path_hex) = path_text(&place.path);
-    let (to, to_hex) = match to_place.as_ref().map(|to| path_text(&to.path)) {
-        Some((to, to_hex)) => (Some(to), to_hex),
+    let (path, path_base64) = path_text(&place.path);
+    let (to, to_base64) = match to_place.as_ref().map(|to| path_text(&to.path)) {
+        Some((to, to_base64)) => (Some(to), to_base64),
         None => (None, None),
     };
     let restored = client.restore_trash(&TrashRestoreRequest {
         path,
-        path_hex,
+        path_base64,
         to,
-        to_hex,
+        to_base64,
         at_ms,
     });
     let restored = restored.map_err(|error| api_failure("nothing was restored", &error))?;
@@ -141,7 +141,8 @@ impl Place {
             }
         }
         let asked = resolved.unwrap_or_else(|| lexical.clone());
-        let mountpoint = nearest_mount(&lexical).or_else(|_| nearest_mount(&asked))?;
+        let mountpoint =
+            target::mountpoint_of(&lexical).or_else(|_| target::mountpoint_of(&asked))?;
         let below = [&asked, &lexical]
             .into_iter()
             .find_map(|path| path.strip_prefix(&mountpoint).ok())
@@ -164,12 +165,7 @@ impl Place {
     }
 }
 
-/// The mount that a path is on by its names.
-fn nearest_mount(path: &Path) -> Result<PathBuf, Failure> {
-    target::mountpoint_of(path)
-}
-
-fn listing(list: &TrashList) -> Result<String, Failure> {
+fn listing(list: &TrashList) -> String {
     let mut text = String::new();
     if list.left_out > 0 {
         // Writing to a String cannot fail.
@@ -186,21 +182,20 @@ fn listing(list: &TrashList) -> Result<String, Failure> {
             text,
             "{}  {size:>width$}  {}",
             moment::shown(entry.deleted_ms),
-            named(entry)?
+            named(entry)
         );
     }
-    Ok(text)
+    text
 }
 
 /// A path as a shell takes it; directories end with a slash and the number of their files.
-fn named(entry: &TrashEntryInfo) -> Result<String, Failure> {
-    let path = path_bytes(&entry.path, entry.path_hex.as_deref())
-        .map_err(|error| api_failure("cannot list the trash", &error))?;
-    Ok(match (entry.directory, entry.files) {
-        (false, _) => shown(&path),
-        (true, 1) => format!("{}/ (1 file)", shown(&path)),
-        (true, files) => format!("{}/ ({files} files)", shown(&path)),
-    })
+fn named(entry: &TrashEntryInfo) -> String {
+    let path = shown(&entry.exact_path());
+    match (entry.directory, entry.files) {
+        (false, _) => path,
+        (true, 1) => format!("{path}/ (1 file)"),
+        (true, files) => format!("{path}/ ({files} files)"),
+    }
 }
 
 /// A name for people, on one line, in a form that a shell takes: what would disturb it is in `$'...'`.
@@ -230,7 +225,7 @@ mod tests {
             left_out: 2,
         };
         assert_eq!(
-            listing(&list).unwrap(),
+            listing(&list),
             "2 older ones are left out\n1970-01-01T00:00:01Z  2.0 KiB  a b\n\
              1970-01-01T00:00:01Z  2.0 KiB  d/ (3 files)\n"
         );

@@ -3,9 +3,9 @@
 use weldrfs_control::{
     ApiError, CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
     DifferenceKind, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
-    SnapshotRestoreReport, SnapshotRestoreRequest,
+    SnapshotRestoreReport, SnapshotRestoreRequest, path_text,
 };
-use weldrfs_fs::{Difference, FsError, InodeRow, Kind, Snapshot, SnapshotNames};
+use weldrfs_fs::{Difference, FsError, InodeRow, Kind, Order, Snapshot, SnapshotNames};
 
 use super::OpenVolume;
 
@@ -17,15 +17,20 @@ impl OpenVolume {
         }
     }
 
-    pub(crate) fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
+    pub(crate) fn snapshot(
+        &self,
+        order: &Order,
+        request: SnapshotRequest,
+    ) -> Result<SnapshotInfo, ApiError> {
         let names = SnapshotNames {
             name: request.name,
             note: request.note,
-            // Whoever asks for one wants to keep it.
-            kept: true,
+            // Whoever asks for one mostly wants to keep it.
+            kept: !request.automatic,
             owner: request.owner,
         };
-        let made = self.0.engine().create_snapshot(names);
+        let made = self.0.engine().create_snapshot_on(order, names);
+        self.0.thin_soon();
         made.map(info).map_err(|error| refused(&error))
     }
 
@@ -39,8 +44,8 @@ impl OpenVolume {
     }
 
     pub(crate) fn diff(&self, request: &DiffRequest) -> Result<DiffReport, ApiError> {
-        let (newer, path) = (request.newer.as_deref(), request.path.as_bytes());
-        let found = self.0.engine().diff(&request.older, newer, path);
+        let (newer, path) = (request.newer.as_deref(), request.exact_path()?);
+        let found = self.0.engine().diff(&request.older, newer, &path);
         let found = found.map_err(|error| refused(&error))?;
         Ok(DiffReport {
             left_out: found.len().saturating_sub(DIFFERENCES_MAX) as u64,
@@ -50,30 +55,36 @@ impl OpenVolume {
 
     pub(crate) fn restore(
         &self,
+        order: &Order,
         request: &SnapshotRestoreRequest,
     ) -> Result<SnapshotRestoreReport, ApiError> {
-        let restored = self
-            .0
-            .engine()
-            .restore(&request.name, request.path.as_bytes());
-        let restored = restored.map_err(|error| refused(&error))?;
+        let path = request.exact_path()?;
+        let restored = self.0.engine().restore_on(order, &request.name, &path);
+        self.0.thin_soon();
+        let (restored, late) = restored.map_err(|error| refused(&error))?;
         Ok(SnapshotRestoreReport {
-            names: restored.entries.len() as u64,
+            late_writes: late as u64,
+            names: restored.names,
             safety: restored.safety.map(info),
         })
     }
 
-    pub(crate) fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
+    pub(crate) fn clone_tree(
+        &self,
+        order: &Order,
+        request: &CloneRequest,
+    ) -> Result<CloneReport, ApiError> {
         let engine = self.0.engine();
-        let (above, name) = match request.to.rsplit_once('/') {
-            Some((above, name)) => (above, name),
-            None => ("", request.to.as_str()),
+        let (from, to) = (request.exact_from()?, request.exact_to()?);
+        let (above, name) = match to.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&to[..at], &to[at + 1..]),
+            None => (&b""[..], &to[..]),
         };
         let about = |path: &str, error: &FsError| match refused(error) {
             ApiError::InvalidRequest(text) => ApiError::InvalidRequest(format!("{path}: {text}")),
             other => other,
         };
-        let source = engine.walk(request.from.as_bytes());
+        let source = engine.walk(&from);
         let source = source.map_err(|error| about(&request.from, &error))?;
         if source.kind != Kind::Dir {
             return Err(ApiError::InvalidRequest(format!(
@@ -81,9 +92,9 @@ impl OpenVolume {
                 request.from
             )));
         }
-        let parent = engine.walk(above.as_bytes());
-        let parent = parent.map_err(|error| about(above, &error))?;
-        let made = engine.clone_tree(source.ino, parent.ino, name.as_bytes());
+        let parent = engine.walk(above);
+        let parent = parent.map_err(|error| about(&String::from_utf8_lossy(above), &error))?;
+        let made = engine.clone_tree_on(order, source.ino, parent.ino, name);
         let made = made.map_err(|error| about(&request.to, &error))?;
         Ok(CloneReport { ino: made.ino.0 })
     }
@@ -99,9 +110,10 @@ pub(super) fn refused(error: &FsError) -> ApiError {
         | libc::ENOTDIR
         | libc::EISDIR
         | libc::ENAMETOOLONG
+        | libc::EDQUOT
         | libc::EFBIG => ApiError::InvalidRequest(text),
         libc::EROFS => ApiError::ReadOnly(text),
-        libc::ETIMEDOUT => ApiError::DeadlineExceeded(text),
+        libc::ETIMEDOUT | libc::ECANCELED => ApiError::DeadlineExceeded(text),
         _ => {
             tracing::warn!(%error, "a request about snapshots failed");
             ApiError::Internal(text)
@@ -122,17 +134,27 @@ fn info(snapshot: Snapshot) -> SnapshotInfo {
 }
 
 fn difference(one: &Difference) -> DifferenceInfo {
-    let shown = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+    let shown = |path: &Option<Vec<u8>>| match path.as_deref().map(path_text) {
+        Some((text, exact)) => (Some(text), exact),
+        None => (None, None),
+    };
+    let (path, path_base64) = path_text(&one.path);
+    let (from, from_base64) = shown(&one.from);
+    let (old_path, old_path_base64) = shown(&one.old_path);
     let bytes = |row: &InodeRow| row.is_file().then_some(row.size);
     DifferenceInfo {
-        path: shown(&one.path),
+        path,
+        path_base64,
+        from_base64,
+        old_path,
+        old_path_base64,
         kind: match (&one.before, &one.after, &one.from) {
             (None, _, _) => DifferenceKind::Created,
             (_, None, _) => DifferenceKind::Deleted,
             (_, _, Some(_)) => DifferenceKind::Renamed,
             _ => DifferenceKind::Changed,
         },
-        from: one.from.as_ref().map(shown),
+        from,
         directory: one.after.or(one.before).is_some_and(|row| row.is_dir()),
         content: one.content,
         mode: one.mode,

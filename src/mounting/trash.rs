@@ -2,16 +2,16 @@
 
 use weldrfs_control::{
     ApiError, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
-    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, path_bytes, path_text,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, path_text,
 };
-use weldrfs_fs::{TrashEntry, TrashTarget};
+use weldrfs_fs::{Order, TrashEntry, TrashTarget};
 
 use super::OpenVolume;
 use super::snapshots::refused;
 
 impl OpenVolume {
     pub(crate) fn trash(&self, request: &TrashListRequest) -> Result<TrashList, ApiError> {
-        let path = path_bytes(&request.path, request.path_hex.as_deref())?;
+        let path = request.exact_path()?;
         let found = self.0.engine().trash(&path);
         let found = found.map_err(|error| refused(&error))?;
         let left_out = found.len().saturating_sub(TRASH_ENTRIES_MAX);
@@ -23,18 +23,17 @@ impl OpenVolume {
 
     pub(crate) fn restore_trash(
         &self,
+        order: &Order,
         request: &TrashRestoreRequest,
     ) -> Result<TrashRestoreReport, ApiError> {
-        let path = path_bytes(&request.path, request.path_hex.as_deref())?;
-        let to = request.to.as_deref();
-        let to = to.map(|to| path_bytes(to, request.to_hex.as_deref()));
-        let to = to.transpose()?;
+        let path = request.exact_path()?;
+        let to = request.exact_to()?;
         let target = TrashTarget {
             path: &path,
             to: to.as_deref(),
             until_ms: request.at_ms,
         };
-        let restored = self.0.engine().restore_trash(target);
+        let restored = self.0.engine().restore_trash_on(order, target);
         let restored = restored.map_err(|error| refused(&error))?;
         Ok(TrashRestoreReport {
             names: restored.names,
@@ -56,10 +55,10 @@ impl OpenVolume {
 }
 
 fn info(entry: &TrashEntry) -> TrashEntryInfo {
-    let (path, path_hex) = path_text(&entry.path);
+    let (path, path_base64) = path_text(&entry.path);
     TrashEntryInfo {
         path,
-        path_hex,
+        path_base64,
         directory: entry.is_dir(),
         deleted_ms: entry.deleted_ms,
         files: entry.files,

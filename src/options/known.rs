@@ -305,6 +305,23 @@ const TABLE: &[Known] = &[
         "the root lists .snapshots, which is found by its name in any case (default: off)",
     ),
     value(
+        "snapshot_interval",
+        "off, or seconds, or a time with a unit (s, m, h, d), from 10s to 7d",
+        set_snapshot_interval,
+        "how often a snapshot is made of what has changed, to be thinned out by age (default: off)",
+    ),
+    value(
+        "snapshot_most",
+        "a number from 0 to 9000",
+        |o, text| {
+            let most = values::whole(text).filter(|most| *most <= 9000)?;
+            o.snapshot_most = usize::try_from(most).ok()?;
+            Some(())
+        },
+        "most snapshots that are kept of those that nobody made to keep: all of the last hour, then one an hour for a day, \
+         one a day for a week (default: 1000)",
+    ),
+    value(
         "trash",
         "off, seconds, or a time with a unit (s, m, h, d), from 1m to 3650d",
         |o, text| {
@@ -415,6 +432,15 @@ fn set_threads(options: &mut MountOptions, text: &str) -> Option<()> {
     options.threads = match text {
         "auto" => None,
         _ => Some(values::whole(text).filter(|count| (1..=64).contains(count))? as usize),
+    };
+    Some(())
+}
+
+fn set_snapshot_interval(options: &mut MountOptions, text: &str) -> Option<()> {
+    const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+    options.snapshot_interval = match text {
+        "off" => None,
+        _ => Some(span(text, 10_000, WEEK_MS)?),
     };
     Some(())
 }

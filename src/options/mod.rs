@@ -141,6 +141,10 @@ pub(crate) struct MountOptions {
     pub(crate) show_snapshots: bool,
     /// How long what is removed stays in the trash; zero: it does not go there.
     pub(crate) trash: Duration,
+    /// How often an automatic snapshot is made; `None`: never.
+    pub(crate) snapshot_interval: Option<Duration>,
+    /// Most automatic snapshots that are kept.
+    pub(crate) snapshot_most: usize,
     pub(crate) s3: S3Options,
     /// Whether a store that ignores conditional writes is refused.
     pub(crate) conditional_writes: bool,
@@ -192,6 +196,8 @@ impl Default for MountOptions {
             low_latency: true,
             show_snapshots: false,
             trash: TRASH_KEPT,
+            snapshot_interval: None,
+            snapshot_most: 1000,
             s3: S3Options::default(),
             conditional_writes: true,
             max_uploads: 5,

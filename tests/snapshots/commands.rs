@@ -1,9 +1,13 @@
 //! What the commands say, and how they fail.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
 
-use crate::scene::{attempt, shell, snapshot};
-use crate::support::mount::Volume;
+use crate::scene::{attempt, run, shell, snapshot, tree};
+use crate::support::mount::{PROGRAM, Volume};
 
 #[test]
 fn the_commands_do_what_they_say() {
@@ -165,4 +169,197 @@ fn a_patch_is_what_git_applies() {
         "test -x 'with space'; test ! -e keep; test ! -e src/deep",
     );
     volume.unmount();
+}
+
+/// What a command with these arguments prints.
+fn bytes_of(volume: &Volume, arguments: &[&OsStr]) -> Vec<u8> {
+    run(Command::new(PROGRAM)
+        .args(arguments)
+        .env("WELDR_ENV_VOL", volume.beside("state"))
+        .env("WELDRFS_RUN_DIR", volume.beside("run")))
+    .stdout
+}
+
+#[test]
+fn names_that_are_no_utf8_are_names() {
+    let mut volume = Volume::mounted();
+    let root = volume.root();
+    let words = |words: &[&'static str]| -> Vec<&'static OsStr> {
+        words.iter().map(|word| OsStr::new(*word)).collect()
+    };
+    let odd = OsStr::from_bytes(b"caf\xe9");
+    let dir = root.join(OsStr::from_bytes(b"d\xff"));
+    let file = dir.join(odd);
+    fs::create_dir(&dir).unwrap();
+    fs::write(&file, "old\n").unwrap();
+    fs::write(dir.join("beside"), "old\n").unwrap();
+    let copy = volume.beside("copy");
+    shell(&root, &format!("cp -a . '{}'", copy.display()));
+    snapshot(&volume, "create", &root, &["s"]);
+    fs::write(&file, "new\n").unwrap();
+    fs::write(dir.join("beside"), "new\n").unwrap();
+    fs::rename(dir.join("beside"), dir.join(OsStr::from_bytes(b"\xfe"))).unwrap();
+
+    let diff = |path: &Path, more: &[&'static str]| {
+        let mut arguments = words(&["snapshot", "diff"]);
+        arguments.push(path.as_os_str());
+        arguments.extend(words(&["s"]));
+        arguments.extend(words(more));
+        bytes_of(&volume, &arguments)
+    };
+    assert_eq!(diff(&file, &[]), b"M\td\xff/caf\xe9\n");
+    assert_eq!(
+        diff(&root, &[]),
+        b"M\td\xff/caf\xe9\nR\td\xff/beside\td\xff/\xfe\n"
+    );
+    let json: serde_json::Value = serde_json::from_slice(&diff(&file, &["--json"])).unwrap();
+    let one = &json["differences"][0];
+    assert_eq!(one["path"], "d\u{fffd}/caf\u{fffd}");
+    assert_eq!(one["path_base64"], "ZP8vY2Fm6Q==");
+    let patch = volume.beside("patch");
+    fs::write(&patch, diff(&root, &["--patch"])).unwrap();
+    shell(
+        &copy,
+        &format!(
+            "git init -q . && git apply '{}' && rm -rf .git",
+            patch.display()
+        ),
+    );
+    shell(&root, &format!("diff -r . '{}'", copy.display()));
+
+    let of = |words_before: &[&'static str], paths: &[&Path], name: &[&'static str]| {
+        let mut arguments = words(words_before);
+        arguments.extend(paths.iter().map(|path| path.as_os_str()));
+        arguments.extend(words(name));
+        bytes_of(&volume, &arguments)
+    };
+    of(&["snapshot", "restore"], &[&file], &["s"]);
+    assert_eq!(fs::read(&file).unwrap(), b"old\n");
+    let cloned = root.join(OsStr::from_bytes(b"copy\xc3"));
+    of(&["clone"], &[&dir, &cloned], &[]);
+    assert_eq!(fs::read(cloned.join(odd)).unwrap(), b"old\n");
+    volume.unmount();
+}
+
+/// The directory that was renamed lies above what is asked for.
+#[test]
+fn a_patch_below_a_renamed_directory_knows_the_old_names() {
+    let mut volume = Volume::mounted();
+    let root = volume.root();
+    shell(
+        &root,
+        "mkdir -p old/deep; seq 30 > old/deep/f; seq 5 > old/deep/same",
+    );
+    snapshot(&volume, "create", &root, &["s"]);
+    shell(&root, "mv old new; sed -i s/7/seven/ new/deep/f");
+    let patch = snapshot(&volume, "diff", &root.join("new/deep"), &["s", "--patch"]);
+    assert!(
+        patch.contains("rename from old/deep/f\nrename to new/deep/f\n"),
+        "{patch}"
+    );
+    assert!(patch.contains("-7\n+seven\n"), "{patch}");
+    assert!(!patch.contains("new file"), "{patch}");
+    volume.unmount();
+}
+
+/// Whatever is wrong: a clear message, and nothing is changed.
+#[test]
+fn what_cannot_be_done_changes_nothing() {
+    let mut volume = Volume::mounted();
+    let root = volume.root();
+    shell(&root, "mkdir d; echo old > d/f; echo > file");
+    snapshot(&volume, "create", &root, &["s"]);
+    shell(&root, "echo new > d/f; rm file; mkdir file; echo > file/x");
+    let text = root.to_string_lossy().into_owned();
+    let long = "n".repeat(256);
+    let before = (tree(&root), snapshot(&volume, "ls", &root, &[]));
+    for name in ["", ".", "..", "a/b", &long] {
+        let (code, said) = attempt(&volume, &["snapshot", "create", &text, name]);
+        assert_eq!(code, 1, "{name:?}: {said}");
+        assert!(said.contains("no snapshot was made"), "{name:?}: {said}");
+    }
+    let note = "x".repeat(5000);
+    let (code, said) = attempt(
+        &volume,
+        &["snapshot", "create", &text, "t", "--note", &note],
+    );
+    assert!(code == 1 && said.contains("4096 bytes"), "{code} {said}");
+    let below = format!("{text}/file/x/y");
+    let (code, said) = attempt(&volume, &["snapshot", "restore", &below, "s"]);
+    assert!(code == 1 && said.contains("has no"), "{code} {said}");
+    for to in [
+        format!("{text}/{long}"),
+        format!("{text}/.snapshots/s/d2"),
+        format!("{text}/.snapshots/t"),
+    ] {
+        let (code, said) = attempt(&volume, &["clone", &format!("{text}/d"), &to]);
+        assert!(
+            code != 0 && said.contains("nothing was cloned"),
+            "{to}: {code} {said}"
+        );
+    }
+    let inside = format!("{text}/.snapshots/s/d");
+    let (code, said) = attempt(&volume, &["snapshot", "restore", &inside, "s"]);
+    assert!(code != 0, "{said}");
+    assert_eq!((tree(&root), snapshot(&volume, "ls", &root, &[])), before);
+    volume.unmount();
+
+    // Names that would be something else to a shell, a terminal or a parser are names.
+    volume.mount();
+    for name in ["-rf", "a b", "$(x)", "\u{1b}[31m", "ä", "%2e", "null"] {
+        run(Command::new(PROGRAM)
+            .args(["snapshot", "create", &text, "--", name])
+            .env("WELDR_ENV_VOL", volume.beside("state"))
+            .env("WELDRFS_RUN_DIR", volume.beside("run")));
+        assert!(
+            root.join(".snapshots").join(name).join("d").is_dir(),
+            "{name:?}"
+        );
+    }
+    volume.unmount();
+}
+
+#[test]
+fn a_read_only_mount_and_a_full_disk_refuse_clearly() {
+    let mut volume = Volume::mounted();
+    let root = volume.root();
+    shell(&root, "mkdir d; echo old > d/f");
+    snapshot(&volume, "create", &root, &["s"]);
+    shell(&root, "echo new > d/f");
+    volume.sync_and_drop_caches();
+    volume.unmount();
+    let text = root.to_string_lossy().into_owned();
+    let source = format!("file://{}", volume.beside("store").display());
+    let other = volume.beside("reader");
+    fs::create_dir(&other).unwrap();
+    let at = volume.beside("elsewhere");
+    fs::create_dir(&at).unwrap();
+    let options = format!("ro,state_dir={}", other.display());
+    let at_text = at.to_string_lossy().into_owned();
+    run(Command::new(PROGRAM)
+        .args(["mount", &source, &at_text, "-o", &options])
+        .env("WELDRFS_RUN_DIR", volume.beside("run")));
+    let asked: [&[&str]; 4] = [
+        &["snapshot", "create", &at_text, "t"],
+        &["snapshot", "restore", &at_text, "s"],
+        &["snapshot", "rm", &at_text, "s"],
+        &["clone", &format!("{at_text}/d"), &format!("{at_text}/e")],
+    ];
+    for arguments in asked {
+        let (code, said) = attempt(&volume, arguments);
+        assert!(
+            code != 0 && said.contains("read-only"),
+            "{arguments:?}: {code} {said}"
+        );
+    }
+    // Reading is not refused.
+    let said = run(Command::new(PROGRAM)
+        .args(["snapshot", "diff", &at_text, "s"])
+        .env("WELDRFS_RUN_DIR", volume.beside("run")))
+    .stdout;
+    assert_eq!(said, b"M\td/f\n");
+    run(Command::new(PROGRAM)
+        .args(["umount", &at_text])
+        .env("WELDRFS_RUN_DIR", volume.beside("run")));
+    drop(text);
 }

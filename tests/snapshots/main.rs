@@ -9,6 +9,8 @@
 
 mod commands;
 mod holders;
+mod killed;
+mod race;
 mod reading;
 mod scene;
 #[path = "../support"]

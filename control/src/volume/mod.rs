@@ -16,7 +16,7 @@ pub use server::serve_volume;
 pub use snapshots::{
     CloneReport, CloneRequest, DIFFERENCES_MAX, DiffReport, DiffRequest, DifferenceInfo,
     DifferenceKind, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
-    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
+    SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, path_text,
 };
 pub use status::{
     Behind, BudgetReport, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus,
@@ -24,5 +24,5 @@ pub use status::{
 };
 pub use trash::{
     TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
-    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, path_bytes, path_text,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest,
 };

@@ -123,7 +123,7 @@ async fn snapshot(
     request: Request,
 ) -> Result<Json<SnapshotInfo>, ApiError> {
     let request = read_json(request).await?;
-    let made = within(SNAPSHOT_DEADLINE, api.snapshot(request));
+    let made = ordered(api.snapshot(request));
     made.await.map(Json)
 }
 
@@ -132,7 +132,7 @@ async fn remove_snapshot(
     request: Request,
 ) -> Result<Json<RemoveReport>, ApiError> {
     let request = read_json(request).await?;
-    let removed = within(SNAPSHOT_DEADLINE, api.remove_snapshot(request));
+    let removed = ordered(api.remove_snapshot(request));
     removed.await.map(Json)
 }
 
@@ -146,7 +146,7 @@ async fn restore(
     request: Request,
 ) -> Result<Json<SnapshotRestoreReport>, ApiError> {
     let request = read_json(request).await?;
-    let restored = within(SNAPSHOT_DEADLINE, api.restore(request));
+    let restored = ordered(api.restore(request));
     restored.await.map(Json)
 }
 
@@ -155,7 +155,7 @@ async fn clone_tree(
     request: Request,
 ) -> Result<Json<CloneReport>, ApiError> {
     let request = read_json(request).await?;
-    let made = within(SNAPSHOT_DEADLINE, api.clone_tree(request));
+    let made = ordered(api.clone_tree(request));
     made.await.map(Json)
 }
 
@@ -204,6 +204,17 @@ async fn within<T>(
         Err(ApiError::DeadlineExceeded(format!(
             "the volume did not answer within {} s; try again",
             limit.as_secs()
+        )))
+    })
+}
+
+/// The same for what changes a volume, and may have begun.
+async fn ordered<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    let done = tokio::time::timeout(SNAPSHOT_DEADLINE, work).await;
+    done.unwrap_or_else(|_| {
+        Err(ApiError::DeadlineExceeded(format!(
+            "this is still under way after {} s, and is not stopped: look what has become of it before asking again",
+            SNAPSHOT_DEADLINE.as_secs()
         )))
     })
 }

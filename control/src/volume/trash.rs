@@ -1,10 +1,10 @@
 //! Requests and answers about the trash. Plain data, no transport.
 //!
-//! Paths are below the volume's root, without a slash in front; empty is the root. Names are bytes: a path that is no UTF-8
-//! is told, and has to be given, in hexadecimal digits beside its text, which has replacement characters then.
+//! Paths are as in the requests about snapshots: text, and the exact bytes in base64 beside it where they are no UTF-8.
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshots::{asked_path, told_path};
 use crate::error::ApiError;
 
 /// Most entries that are told at a time; the rest is counted.
@@ -17,9 +17,9 @@ pub struct TrashListRequest {
     /// Only what was at and below this path.
     #[serde(default)]
     pub path: String,
-    /// The same in hexadecimal digits, if it is no UTF-8.
+    /// Its exact bytes in base64, if it is no UTF-8; they count then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_hex: Option<String>,
+    pub path_base64: Option<String>,
 }
 
 /// Something that was removed: a file, or a directory with what was in it.
@@ -28,9 +28,9 @@ pub struct TrashListRequest {
 pub struct TrashEntryInfo {
     /// Where it was.
     pub path: String,
-    /// The same in hexadecimal digits, if it is no UTF-8.
+    /// Its exact bytes in base64, if it is no UTF-8; they count then.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub path_hex: Option<String>,
+    pub path_base64: Option<String>,
     /// Whether it is a directory.
     pub directory: bool,
     /// When it was removed, milliseconds since 1970.
@@ -57,15 +57,15 @@ pub struct TrashList {
 pub struct TrashRestoreRequest {
     /// Where it was. Of several the one that was removed last.
     pub path: String,
-    /// The same in hexadecimal digits, if it is no UTF-8.
+    /// Its exact bytes in base64, if it is no UTF-8; they count then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_hex: Option<String>,
+    pub path_base64: Option<String>,
     /// Where it goes: a path that is free, in a directory that is there. Where it was when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// The same in hexadecimal digits, if it is no UTF-8.
+    /// Its exact bytes in base64, if it is no UTF-8; they count then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to_hex: Option<String>,
+    pub to_base64: Option<String>,
     /// Nothing that was removed later, milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
@@ -100,41 +100,48 @@ pub struct TrashEmptyReport {
     pub bytes: u64,
 }
 
-/// A path as text, and in hexadecimal digits if it is no UTF-8.
-#[must_use]
-pub fn path_text(path: &[u8]) -> (String, Option<String>) {
-    match std::str::from_utf8(path) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => {
-            let hex = path.iter().map(|byte| format!("{byte:02x}")).collect();
-            (String::from_utf8_lossy(path).into_owned(), Some(hex))
-        }
+impl TrashListRequest {
+    /// The exact path.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`].
+    pub fn exact_path(&self) -> Result<Vec<u8>, ApiError> {
+        asked_path(&self.path, self.path_base64.as_deref(), "path_base64")
     }
 }
 
-/// The path that such a pair says.
-///
-/// # Errors
-/// [`ApiError::InvalidRequest`] for digits that make no bytes.
-pub fn path_bytes(text: &str, hex: Option<&str>) -> Result<Vec<u8>, ApiError> {
-    let Some(hex) = hex else {
-        return Ok(text.as_bytes().to_vec());
-    };
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| {
-        let value = digit(*high)? * 16 + digit(*low)?;
-        u8::try_from(value).ok()
-    });
-    let bytes: Option<Vec<u8>> = bytes.collect();
-    bytes.filter(|_| rest.is_empty()).ok_or_else(|| {
-        ApiError::InvalidRequest("a path in hexadecimal takes two digits for each byte".into())
-    })
+impl TrashEntryInfo {
+    /// The exact path.
+    #[must_use]
+    pub fn exact_path(&self) -> Vec<u8> {
+        told_path(&self.path, self.path_base64.as_deref())
+    }
+}
+
+impl TrashRestoreRequest {
+    /// The exact path.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`].
+    pub fn exact_path(&self) -> Result<Vec<u8>, ApiError> {
+        asked_path(&self.path, self.path_base64.as_deref(), "path_base64")
+    }
+
+    /// The exact path that it goes to.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`].
+    pub fn exact_to(&self) -> Result<Option<Vec<u8>>, ApiError> {
+        let exact = self.to_base64.as_deref();
+        let to = self.to.as_deref();
+        to.map(|to| asked_path(to, exact, "to_base64")).transpose()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::path_text;
 
     #[test]
     fn any_path_comes_through() {
@@ -146,32 +153,27 @@ mod tests {
             b"a\xff/\x00",
             &[0, 255],
         ] {
-            let (text, hex) = path_text(path);
-            assert_eq!(hex.is_some(), std::str::from_utf8(path).is_err());
-            assert_eq!(path_bytes(&text, hex.as_deref()).unwrap(), path);
+            let (text, exact) = path_text(path);
+            let request = TrashRestoreRequest {
+                path: text.clone(),
+                path_base64: exact.clone(),
+                to: Some(text.clone()),
+                to_base64: exact.clone(),
+                at_ms: None,
+            };
+            assert_eq!(request.exact_path().unwrap(), path);
+            assert_eq!(request.exact_to().unwrap().unwrap(), path);
+            let told = TrashEntryInfo {
+                path: text,
+                path_base64: exact,
+                ..TrashEntryInfo::default()
+            };
+            assert_eq!(told.exact_path(), path);
         }
-    }
-
-    #[test]
-    fn digits_that_are_none_are_refused() {
-        for hex in ["0", "0g", "+1", "zz", "00 0", "\u{e4}"] {
-            assert!(path_bytes("", Some(hex)).is_err(), "{hex}");
-        }
-    }
-
-    /// Any text is a path or refused.
-    #[test]
-    fn fuzz_paths_in_hexadecimal() {
-        let mut state = 1_u64;
-        for _ in 0..20_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let bytes = state.to_le_bytes();
-            let text: String = bytes.iter().map(|b| char::from(b % 128)).collect();
-            if let Ok(path) = path_bytes("", Some(&text)) {
-                assert_eq!(path.len() * 2, text.len());
-            }
-        }
+        let bad = TrashListRequest {
+            path: String::new(),
+            path_base64: Some("?".into()),
+        };
+        assert!(bad.exact_path().is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! It decides nothing about files. It must not let fuser's types inward, nor hold a thread of the session while it
 //! waits for a disk flush or the store: such calls go to a small pool.
 
+mod announce;
 mod aside;
 mod convert;
 mod dirs;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{Errno, FileAttr, Generation};
+use weldrfs_meta::Ino;
 
 use crate::awake::Awake;
 use crate::engine::{Attr, Engine, Kind};
@@ -87,12 +89,28 @@ impl Adapter {
     }
 
     /// Answers whoever announces that a name is gone.
-    fn gone(&self, parent: weldrfs_meta::Ino, name: &[u8], reply: fuser::ReplyEmpty) {
+    fn gone(&self, parent: Ino, name: &[u8], reply: fuser::ReplyEmpty) {
         match self.engine.find(parent, name) {
             Ok(None) => reply.ok(),
             // Somebody has made it anew.
             _ => reply.error(Errno::EBUSY),
         }
+    }
+
+    /// Answers whoever announces that a name is new.
+    fn made(&self, parent: Ino, name: &[u8], kind: Kind, reply: fuser::ReplyEntry) {
+        match self.engine.find(parent, name) {
+            Ok(Some(attr)) if attr.kind == kind => self.entry("announcement", Ok(attr), reply),
+            // It is gone already, or something else.
+            _ => reply.error(Errno::EBUSY),
+        }
+    }
+
+    /// Shows something to whoever announces that it is gone, and to nobody else.
+    fn show(&self, attr: &Attr, reply: fuser::ReplyEntry) {
+        self.engine.retain(attr.ino, 1);
+        let never = Duration::ZERO;
+        reply.entry_with_ttls(&never, &never, &convert::attr(attr), GENERATION);
     }
 
     /// Answers a request that made or found an entry: the kernel holds the inode from now on.

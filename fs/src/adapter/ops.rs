@@ -15,6 +15,7 @@ use fuser::{
 };
 use weldrfs_meta::{AttrChange, FallocMode, SeekTo, XattrMode};
 
+use super::announce::Part;
 use super::convert::{ino, ns, time_set};
 use super::{Adapter, GENERATION, Readdirplus, convert, empty, errno};
 use crate::engine::{Caller, Kind};
@@ -95,11 +96,19 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.kernel.script.is_spoken_by(req) {
+            match self.kernel.script.lookup(ino(parent), name.as_bytes()) {
+                Part::Real => {}
+                Part::Nothing => return reply.error(Errno::ENOENT),
+                Part::Shown(attr) => return self.show(&attr, reply),
+            }
+        }
         match self.asked().find(ino(parent), name.as_bytes()) {
             Ok(Some(attr)) => self.entry("lookup", Ok(attr), reply),
             // Inode 0 is FUSE's way of saying "no, and you may remember that".
-            Ok(None) if !self.manners.negative_timeout.is_zero() => {
+            // What is being announced is asked for again.
+            Ok(None) if !self.manners.negative_timeout.is_zero() && !self.kernel.is_telling() => {
                 let nothing = convert::nothing();
                 let ttl = &self.manners.negative_timeout;
                 reply.entry_with_ttls(ttl, ttl, &nothing, GENERATION);
@@ -146,7 +155,7 @@ impl Filesystem for Adapter {
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
             kill_priv: size.is_some() && req.uid() != 0,
         };
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.attr("setattr", self.engine.getattr(ino(node)), reply);
         }
         self.attr("setattr", self.asked().setattr(ino(node), set), reply);
@@ -170,6 +179,9 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let kind = Kind::of_mode(mode);
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), name.as_bytes(), kind, reply);
+        }
         let made = self
             .asked()
             .mknod(ino(parent), name.as_bytes(), kind, mode, rdev, &caller(req));
@@ -185,6 +197,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), name.as_bytes(), Kind::Dir, reply);
+        }
         self.entry(
             "mkdir",
             self.asked()
@@ -194,7 +209,7 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.gone(ino(parent), name.as_bytes(), reply);
         }
         empty(
@@ -205,7 +220,7 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.kernel.is_announcement(req) {
+        if self.kernel.script.is_spoken_by(req) {
             return self.gone(ino(parent), name.as_bytes(), reply);
         }
         empty(
@@ -223,6 +238,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        if self.kernel.script.is_spoken_by(req) {
+            return self.made(ino(parent), link_name.as_bytes(), Kind::Symlink, reply);
+        }
         let target = target.as_os_str().as_bytes();
         let made = self
             .asked()

@@ -59,6 +59,8 @@ pub struct Engine {
     shipping: Shipping,
     /// Who is told of changes that nobody asked for.
     onlooker: OnceLock<Arc<dyn Onlooker>>,
+    /// Held from before a restore until nobody finds what it replaced any more.
+    restoring: Mutex<()>,
     /// Whether the root lists `.snapshots`.
     shows_snapshots: AtomicBool,
     /// Wakes whoever empties staging, and says whether that is going well.
@@ -125,6 +127,7 @@ impl Engine {
             positions: ahead::Positions::default(),
             shipping: Shipping::new(store_wait),
             onlooker: OnceLock::new(),
+            restoring: Mutex::new(()),
             shows_snapshots: AtomicBool::new(false),
             pressure: OnceLock::new(),
             space,

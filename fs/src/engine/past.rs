@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use weldrfs_meta::{
-    Cookie, Epoch, Ino, InodeRow, MetaError, Piece, ROOT_INO, SeekTo, Snapshot, SnapshotView,
+    Cookie, EntryChange, Epoch, Ino, InodeRow, MetaError, Piece, ROOT_INO, SeekTo, Snapshot,
+    SnapshotView,
 };
 
 use super::snapshots::Aside;
@@ -120,9 +121,16 @@ impl Engine {
     }
 
     /// What changes in the tree when a snapshot comes or goes.
-    pub(super) fn list_of_snapshots(&self, snapshot: &Snapshot) -> Aside {
+    pub(super) fn list_of_snapshots(&self, snapshot: &Snapshot, is_there: bool) -> Aside {
+        let top = number(snapshot.epoch, ROOT_INO).unwrap_or(SNAPSHOTS_INO);
+        let top = (top, libc::DT_DIR);
         Aside {
-            entries: vec![(SNAPSHOTS_INO, snapshot.name.as_bytes().into())],
+            entries: vec![EntryChange {
+                dir: SNAPSHOTS_INO,
+                name: snapshot.name.as_bytes().into(),
+                was: (!is_there).then_some(top),
+                is: is_there.then_some(top),
+            }],
             inodes: Vec::new(),
         }
     }

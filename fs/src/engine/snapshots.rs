@@ -3,10 +3,12 @@
 //! What changes here was asked for by nobody who holds a part of the tree. So whoever does, the kernel, is told
 //! ([`Onlooker`]), and no lock is held meanwhile: to forget what it knows it may have to wait for requests of its own.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use weldrfs_meta::{
-    CloneTo, Difference, Epoch, Ino, MetaError, NewSnapshot, ROOT_INO, Restored, Snapshot,
+    CloneTo, Difference, EntryChange, Epoch, Ino, MetaError, NewSnapshot, Order, ROOT_INO,
+    Restored, Snapshot,
 };
 
 use super::{Attr, Engine, Result};
@@ -14,12 +16,16 @@ use crate::error::FsError;
 
 /// How many names are tried when the time alone is taken.
 const NAME_TRIES: u32 = 100;
+/// What a diff of the present looks at before it is read a piece at a time.
+const LONG_DIFF: u64 = 5000;
+/// How long a restore waits for another one to end.
+const RESTORE_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// Names and inodes that changed without a request for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Aside {
-    /// Entries, by directory and name, that were added, replaced or removed.
-    pub(crate) entries: Vec<(Ino, Box<[u8]>)>,
+    /// Entries that were added, replaced or removed.
+    pub(crate) entries: Vec<EntryChange>,
     /// Inodes whose attributes changed.
     pub(crate) inodes: Vec<Ino>,
 }
@@ -30,7 +36,7 @@ pub(crate) trait Onlooker: Send + Sync {
     fn bring_in(&self);
 
     /// Forgets what has changed, and tells whoever watches the tree.
-    fn changed(&self, aside: &Aside);
+    fn changed(&self, aside: Arc<Aside>);
 }
 
 /// What a new snapshot is called; without a name it is the time.
@@ -59,9 +65,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn tell(&self, aside: &Aside) {
+    pub(super) fn tell(&self, aside: Aside) {
         if let Some(onlooker) = self.onlooker.get() {
-            onlooker.changed(aside);
+            onlooker.changed(Arc::new(aside));
         }
     }
 
@@ -70,6 +76,14 @@ impl Engine {
     /// # Errors
     /// `EEXIST` when the name is taken, `EINVAL` and `ENAMETOOLONG` for what cannot be one, `EROFS`.
     pub fn create_snapshot(&self, names: SnapshotNames) -> Result<Snapshot> {
+        self.create_snapshot_on(&Order::default(), names)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `ECANCELED`.
+    pub fn create_snapshot_on(&self, order: &Order, names: SnapshotNames) -> Result<Snapshot> {
         self.bring_in();
         let given = names.name.clone();
         let new = NewSnapshot {
@@ -80,12 +94,22 @@ impl Engine {
             made_ms: self.clock.now_ms(),
         };
         let name = new.name.clone();
-        let made = self.ns.create_snapshot(new).map_err(|error| match error {
+        let made = self.ns.create_snapshot_on(order, new);
+        let made = made.map_err(|error| match error {
             MetaError::Exists => FsError::SnapshotExists(name),
             other => other.into(),
         })?;
-        self.tell(&self.list_of_snapshots(&made));
+        self.tell(self.list_of_snapshots(&made, true));
         Ok(made)
+    }
+
+    /// The same by nobody's order, to be thinned out by age.
+    pub(crate) fn automatic_snapshot(&self) -> Result<Snapshot> {
+        self.create_snapshot(SnapshotNames {
+            name: Some(self.free_name("auto-")),
+            owner: "automatic".into(),
+            ..SnapshotNames::default()
+        })
     }
 
     /// A name made of the time that no snapshot has yet.
@@ -126,7 +150,7 @@ impl Engine {
     pub fn remove_snapshot(&self, name: &str) -> Result<()> {
         let removed = self.snapshot(name)?;
         self.ns.remove_snapshot(name, self.now_ns())?;
-        self.tell(&self.list_of_snapshots(&removed));
+        self.tell(self.list_of_snapshots(&removed, false));
         Ok(())
     }
 
@@ -137,15 +161,36 @@ impl Engine {
     pub fn diff(&self, older: &str, newer: Option<&str>, path: &[u8]) -> Result<Vec<Difference>> {
         let older = self.snapshot(older)?.epoch;
         let newer = newer.map(|newer| self.snapshot(newer)).transpose()?;
-        if newer.is_none() {
-            self.bring_in();
-        }
-        let mut found = self.ns.diff(older, newer.map(|newer| newer.epoch))?;
+        let mut found = match newer {
+            Some(newer) => self.ns.diff(older, Some(newer.epoch))?,
+            None => {
+                self.bring_in();
+                self.diff_to_present(older)?
+            }
+        };
         found.retain(|one| {
-            is_within(&one.path, path)
-                || one.from.as_ref().is_some_and(|from| is_within(from, path))
+            let was = one.from.as_ref().or(one.old_path.as_ref());
+            is_within(&one.path, path) || was.is_some_and(|was| is_within(was, path))
         });
         Ok(found)
+    }
+
+    /// The same for the present. If it takes long, writers must not be held up, nor be seen: a snapshot is made for so long.
+    fn diff_to_present(&self, older: Epoch) -> Result<Vec<Difference>> {
+        let is_long = self.ns.changed_since(older, LONG_DIFF)? >= LONG_DIFF;
+        if !is_long || self.ns.read_only().is_some() {
+            return Ok(self.ns.diff(older, None)?);
+        }
+        let present = self.ns.create_snapshot(NewSnapshot {
+            name: self.free_name("diff-"),
+            note: "the present of a diff that is under way".into(),
+            owner: "diff".into(),
+            kept: false,
+            made_ms: self.clock.now_ms(),
+        })?;
+        let found = self.ns.diff(older, Some(present.epoch));
+        self.ns.remove_snapshot(&present.name, self.now_ns())?;
+        Ok(found?)
     }
 
     /// Makes everything at and below a path (empty: everywhere) what it was at a snapshot, all at once, and a snapshot
@@ -154,6 +199,19 @@ impl Engine {
     /// # Errors
     /// `ENOENT` when there is no such snapshot or it has no such path, `ENOTDIR` when a file is in the way, `EROFS`.
     pub fn restore(&self, name: &str, path: &[u8]) -> Result<Restored> {
+        self.restore_on(&Order::default(), name, path)
+            .map(|(restored, _)| restored)
+    }
+
+    /// The same, unless it is taken back before it begins. Also tells into how many files that were replaced something was
+    /// written before their names were forgotten: it is in the snapshot of the present. Names and inodes are not told: the
+    /// onlooker has them.
+    ///
+    /// # Errors
+    /// The same, and `ECANCELED`.
+    pub fn restore_on(&self, order: &Order, name: &str, path: &[u8]) -> Result<(Restored, usize)> {
+        let one = self.restoring.try_lock_for(RESTORE_WAIT);
+        let _one = one.ok_or(FsError::Late("another restore is under way"))?;
         let from = self.snapshot(name)?;
         self.bring_in();
         let safety = NewSnapshot {
@@ -163,8 +221,10 @@ impl Engine {
             kept: false,
             made_ms: self.clock.now_ms(),
         };
-        let restored = self.ns.restore(from.epoch, path, safety, self.now_ns());
-        let restored = restored.map_err(|error| match error {
+        let restored = self
+            .ns
+            .restore_on(order, from.epoch, path, safety, self.now_ns());
+        let mut restored = restored.map_err(|error| match error {
             MetaError::NotFound => FsError::NotInSnapshot {
                 snapshot: name.to_owned(),
                 path: String::from_utf8_lossy(path).into_owned(),
@@ -172,18 +232,29 @@ impl Engine {
             other => other.into(),
         })?;
         let mut aside = Aside {
-            entries: entries_of(&restored),
-            inodes: restored.inodes.clone(),
+            entries: std::mem::take(&mut restored.entries),
+            inodes: std::mem::take(&mut restored.inodes),
         };
         if let Some(safety) = &restored.safety {
-            aside.entries.extend(self.list_of_snapshots(safety).entries);
+            aside
+                .entries
+                .extend(self.list_of_snapshots(safety, true).entries);
         }
         // Before anything is reclaimed: what the kernel found meanwhile is counted once it has let go of the name.
-        self.tell(&aside);
+        self.tell(aside);
+        // Before what was written is reclaimed with the files it was written to.
+        let late = self.ns.keep_late_writes(&restored, self.now_ns());
+        let late = late.map_err(|error| FsError::LateWrites {
+            snapshot: restored
+                .safety
+                .as_ref()
+                .map_or(String::new(), |s| s.name.clone()),
+            error,
+        })?;
         for orphan in &restored.orphans {
             self.orphaned(Some(*orphan))?;
         }
-        Ok(restored)
+        Ok((restored, late))
     }
 
     /// Copies a directory, of the present or of a snapshot, to a new name; the copy shares its content.
@@ -191,15 +262,36 @@ impl Engine {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EEXIST`, `EINVAL`, `EROFS` when the place is in a snapshot.
     pub fn clone_tree(&self, source: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.clone_tree_on(&Order::default(), source, parent, name)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `ECANCELED`.
+    pub fn clone_tree_on(
+        &self,
+        order: &Order,
+        source: Ino,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<Attr> {
         self.bring_in();
         let (epoch, source): (Option<Epoch>, Ino) = self.state_of(source)?;
         let to = CloneTo {
             parent: self.present(parent)?,
             name,
         };
-        let made = self.ns.clone_tree(epoch, source, to, self.now_ns())?;
-        self.tell(&Aside {
-            entries: vec![(parent, name.into())],
+        let made = self
+            .ns
+            .clone_tree_on(order, epoch, source, to, self.now_ns())?;
+        self.tell(Aside {
+            entries: vec![EntryChange {
+                dir: parent,
+                name: name.into(),
+                was: None,
+                is: Some((made.ino, made.kind())),
+            }],
             inodes: vec![parent],
         });
         Ok(made.into())
@@ -216,13 +308,6 @@ impl Engine {
         }
         Ok(found)
     }
-}
-
-fn entries_of(restored: &Restored) -> Vec<(Ino, Box<[u8]>)> {
-    let entries = restored.entries.iter();
-    entries
-        .map(|(dir, name)| (*dir, Box::from(&name[..])))
-        .collect()
 }
 
 /// Whether a path is `top` or below it; everything is below the empty one.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use weldrfs_meta::{
-    Ino, MAX_TRASH_BYTES, MAX_TRASH_NAMES, MetaError, PurgeLimits, RestoredTrash, TrashEntry,
-    TrashRestore,
+    Ino, MAX_TRASH_BYTES, MAX_TRASH_NAMES, MetaError, Order, PurgeLimits, RestoredTrash,
+    TrashEntry, TrashRestore,
 };
 
 use super::{Aside, Engine, Result};
@@ -70,6 +70,18 @@ impl Engine {
     /// `ENOENT` when the trash has nothing of this path, or the new place is in no directory; `EEXIST` when something is
     /// there; `ENOTDIR` when a file is in the way; `EROFS`.
     pub fn restore_trash(&self, target: TrashTarget<'_>) -> Result<RestoredTrash> {
+        self.restore_trash_on(&Order::default(), target)
+    }
+
+    /// The same, unless it is taken back before it begins. Entries and inodes are not told: the onlooker has them.
+    ///
+    /// # Errors
+    /// The same, and `ECANCELED`.
+    pub fn restore_trash_on(
+        &self,
+        order: &Order,
+        target: TrashTarget<'_>,
+    ) -> Result<RestoredTrash> {
         let to = target.to.map(|to| self.place_of(to)).transpose()?;
         let what = TrashRestore {
             path: target.path,
@@ -77,18 +89,15 @@ impl Engine {
             until_ms: target.until_ms,
         };
         let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let restored = self.ns.restore_trash(what, self.now_ns());
-        let restored = restored.map_err(|error| match error {
+        let restored = self.ns.restore_trash_on(order, what, self.now_ns());
+        let mut restored = restored.map_err(|error| match error {
             MetaError::NotFound => FsError::NotInTrash(shown(target.path)),
             MetaError::Exists => FsError::TrashPlaceTaken(shown(target.to.unwrap_or(target.path))),
             other => other.into(),
         })?;
-        let entries = restored.entries.iter();
-        self.tell(&Aside {
-            entries: entries
-                .map(|(dir, name)| (*dir, Box::from(&name[..])))
-                .collect(),
-            inodes: restored.inodes.clone(),
+        self.tell(Aside {
+            entries: std::mem::take(&mut restored.entries),
+            inodes: std::mem::take(&mut restored.inodes),
         });
         self.end(&restored.orphans);
         Ok(restored)

@@ -24,6 +24,7 @@ mod repack;
 mod restore;
 mod rewrite;
 mod sealed;
+mod thinning;
 mod transfer;
 mod trash;
 mod unnamed;
@@ -55,12 +56,13 @@ pub use open_error::OpenError;
 pub use place::Source;
 pub use points::RestorePoint;
 pub use restore::{restore_points, restore_to};
+pub use thinning::SnapshotCare;
 
 use gc::Collected;
 use keeper::Keeper;
 use layout::{Locks, Marker};
 use packer::Packer;
-use worker::Worker;
+use worker::{Waker, Worker};
 
 /// How long an operation that waits for the store waits.
 const SHIP_DEADLINE: Duration = Duration::from_secs(60);
@@ -127,6 +129,9 @@ pub struct Volume {
     pub(crate) publishing: Mutex<()>,
     /// Keeps the head and the lease; none for a volume that is only read.
     keeper: Option<Arc<Keeper>>,
+    /// What is done about automatic snapshots, one round at a time; and what wakes whoever does it.
+    tended: Mutex<thinning::Tended>,
+    thinning: Waker,
     /// One round of gc at a time.
     collecting: Mutex<Collected>,
     pub(crate) behind_since: Mutex<Option<Instant>>,

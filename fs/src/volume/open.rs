@@ -23,6 +23,7 @@ use super::layout::{Folders, Locks, MARKER_KEY, Marker, is_in_use};
 use super::open_error::OpenError;
 use super::packer::{PackPlan, Packer};
 use super::place::Place;
+use super::thinning;
 use super::views::{self, View};
 use super::worker::{Waker, Worker};
 use super::{SHIP_DEADLINE, Volume, VolumeConfig};
@@ -165,6 +166,8 @@ impl Volume {
             staging_limit_bytes,
             in_store: AtomicU64::new(in_store),
             publishing: Mutex::new(()),
+            tended: Mutex::default(),
+            thinning: Waker::default(),
             collecting: Mutex::default(),
             keeper,
             behind_since: Mutex::new(None),
@@ -255,6 +258,17 @@ impl Volume {
             move || {
                 if let Some(volume) = volume.upgrade() {
                     volume.tidy_trash(&|| stop.stopping());
+                }
+            },
+        )?);
+        let volume = Arc::downgrade(self);
+        workers.push(Worker::start(
+            "weldr-thin",
+            &self.thinning,
+            thinning::LOOK,
+            move || {
+                if let Some(volume) = volume.upgrade() {
+                    volume.tend_snapshots();
                 }
             },
         )?);

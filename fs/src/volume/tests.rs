@@ -15,6 +15,7 @@ use weldrfs_meta::ROOT_INO;
 use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
+mod automatic;
 mod fsck;
 mod gc;
 mod history;

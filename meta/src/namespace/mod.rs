@@ -31,7 +31,7 @@ use crate::overlay::Overlay;
 use crate::reserve::Reserve;
 use crate::rows::InodeRow;
 use crate::settings::{DataBarrier, MetaSettings, Permit};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Replaced, Snapshots};
 use crate::sqlite::open::Readers;
 use crate::sqlite::write::Counters;
 use crate::trash::Trash;
@@ -88,6 +88,7 @@ pub struct Namespace {
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) numbers: Numbers,
     pub(crate) snapshots: Mutex<Snapshots>,
+    pub(crate) replaced: Replaced,
     /// Held while extents may be in use that no table names: nothing that a snapshot keeps may go.
     pub(crate) holding: Mutex<()>,
     pub(crate) checkpointer: Checkpointer,
@@ -213,7 +214,7 @@ impl Namespace {
     }
 
     /// Waits for leave to change something.
-    fn wait_for_permit(&self) -> Result<()> {
+    pub(crate) fn wait_for_permit(&self) -> Result<()> {
         match self.permit.get() {
             Some(permit) if !permit.holds() => permit.wait().map_err(MetaError::ReadOnly),
             _ => Ok(()),

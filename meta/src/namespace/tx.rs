@@ -339,6 +339,10 @@ impl<'a> Tx<'a> {
                 state.apply(change);
             }
         }
+        if self.ns.replaced.is_watching() {
+            let changed = self.working.iter().filter(|w| !w.dropped);
+            changed.for_each(|w| self.ns.replaced.note(w.node.ino));
+        }
         self.count();
         if let Some(ino) = self.newborn
             && let Some(w) = self.working.iter().find(|w| w.node.ino == ino)

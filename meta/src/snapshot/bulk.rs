@@ -14,7 +14,6 @@ use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::Ino;
 use crate::namespace::{Namespace, Tx, ino_of};
-use crate::overlay::Generation;
 
 use super::edit::Edited;
 
@@ -41,7 +40,6 @@ impl Tx<'_> {
     /// Nothing has happened then.
     pub(crate) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
         let ns = self.namespace();
-        let rows = Generation::of(&edited.changes)?;
         // Who reads these meanwhile would see rows that do not fit together.
         let mut nodes = Vec::with_capacity(edited.inodes.len());
         for ino in &edited.inodes {
@@ -49,14 +47,14 @@ impl Tx<'_> {
         }
         let mut locked: FxHashMap<Ino, _> =
             nodes.iter().map(|n| (n.ino, n.state.write())).collect();
-        match ns.checkpointer.bulk(Arc::new(rows)) {
+        match ns.checkpointer.bulk(Arc::clone(&edited.changes)) {
             // It has begun, and how it ends nobody will hear: memory cannot follow any more.
             Err(MetaError::Closed) => {
                 return Err(ns.journal.fail("a change of many rows did not end".into()));
             }
             result => result?,
         }
-        for change in &edited.changes {
+        for change in edited.changes.iter() {
             if let Some(state) = ino_of(change).and_then(|ino| locked.get_mut(&ino)) {
                 state.apply(change);
             }

@@ -9,6 +9,7 @@ use crate::rows::{InodeRow, Name};
 use crate::sqlite::at::At;
 use crate::sqlite::open::named;
 
+use super::Order;
 use super::edit::{Edit, Edited};
 
 /// Where a copy goes.
@@ -33,6 +34,21 @@ impl Namespace {
         to: CloneTo<'_>,
         now_ns: i64,
     ) -> Result<InodeRow> {
+        self.clone_tree_on(&Order::default(), from, source, to, now_ns)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `TakenBack`.
+    pub fn clone_tree_on(
+        &self,
+        order: &Order,
+        from: Option<Epoch>,
+        source: Ino,
+        to: CloneTo<'_>,
+        now_ns: i64,
+    ) -> Result<InodeRow> {
         let _held = self.holding.lock();
         let from = from.map(|epoch| self.point(epoch)).transpose()?;
         self.checkpoint(self.acknowledged())?;
@@ -51,6 +67,7 @@ impl Namespace {
                 copy(at, Edit::new(now, now_ns, &mut number), source, to, now_ns)
             })?
         };
+        order.begin()?;
         tx.commit_bulk(&edited, to.parent)?;
         self.lookup(to.parent, to.name)
     }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{MetaError, Result};
@@ -15,6 +14,7 @@ use crate::namespace::Namespace;
 use crate::rows::{InodeRow, Name};
 use crate::sqlite::at::At;
 use crate::sqlite::changed;
+use crate::sqlite::open::named;
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -25,6 +25,8 @@ pub struct Difference {
     pub path: Vec<u8>,
     /// Renamed: where it was.
     pub from: Option<Vec<u8>>,
+    /// Where it was, if that is another path because a directory above it has another one.
+    pub old_path: Option<Vec<u8>>,
     /// What it was; `None`: it was created.
     pub before: Option<InodeRow>,
     /// What it is; `None`: it was deleted.
@@ -49,6 +51,9 @@ impl Namespace {
     /// What differs between a snapshot and a newer one, or the present; by path. A file that was replaced by another one
     /// under its name is compared with that one. Times are no difference.
     ///
+    /// Between two snapshots, which do not change, it is read a piece at a time, and holds up nobody however much it is. For the
+    /// present all of it is read at once, and meanwhile the database cannot be folded: see [`Namespace::changed_since`].
+    ///
     /// # Errors
     /// `NotFound` for a snapshot that is not there, `Invalid` when the first is not the older one; what a checkpoint
     /// can fail with.
@@ -61,121 +66,247 @@ impl Namespace {
         let old = self.point(older)?;
         let new = newer.map(|newer| self.point(newer)).transpose()?;
         self.checkpoint(self.acknowledged())?;
-        let found = self.readers.with(|c| {
-            // One state of the database for all of it.
-            let t = c.unchecked_transaction()?;
-            let new = new.map_or(At::present(&t), |new| At::snapshot(&t, new));
-            Differ::new(At::snapshot(&t, old), new).run(&t)
-        })?;
-        let snapshots = self.snapshots.lock();
-        let is_there = |epoch: Epoch| snapshots.get(epoch).is_some();
-        match is_there(older) && newer.is_none_or(is_there) {
-            true => Ok(found),
-            false => Err(MetaError::NotFound),
+        let is_there = || {
+            let snapshots = self.snapshots.lock();
+            let one = |epoch: Epoch| snapshots.get(epoch).is_some();
+            match one(older) && newer.is_none_or(one) {
+                true => Ok(()),
+                false => Err(MetaError::NotFound),
+            }
+        };
+        let mut differ = Differ::default();
+        match new {
+            Some(new) => {
+                let mut is_more = true;
+                while is_more {
+                    is_more = self.look(|c| {
+                        let both = Both {
+                            old: At::snapshot(c, old),
+                            new: At::snapshot(c, new),
+                        };
+                        named(differ.some(both))
+                    })?;
+                    is_there()?;
+                }
+            }
+            None => {
+                self.look(|c| {
+                    let both = Both {
+                        old: At::snapshot(c, old),
+                        new: At::present(c),
+                    };
+                    while named(differ.some(both))? {}
+                    Ok(())
+                })?;
+                is_there()?;
+            }
         }
+        Ok(differ.end())
+    }
+
+    /// About how much a diff of a snapshot and the present looks at, counted up to `most`.
+    ///
+    /// # Errors
+    /// `NotFound` for a snapshot that is not there; what a checkpoint can fail with.
+    pub fn changed_since(&self, older: Epoch, most: u64) -> Result<u64> {
+        let old = self.point(older)?;
+        self.checkpoint(self.acknowledged())?;
+        let made = self.numbers.next_ino().0.saturating_sub(old.next_ino.0);
+        if made >= most {
+            return Ok(most);
+        }
+        let span = (At::epoch_of(old), i64::MAX);
+        let kept = self.readers.with(|c| changed::count(c, span, most))?;
+        Ok(most.min(made.saturating_add(kept)))
     }
 }
 
 /// An entry of a directory: its key.
 type Key = (Ino, Name);
 
-struct Differ<'c> {
-    old: Paths<'c>,
-    new: Paths<'c>,
+/// The two states.
+#[derive(Clone, Copy)]
+struct Both<'c> {
+    old: At<'c>,
+    new: At<'c>,
+}
+
+/// What is to be looked at next.
+#[derive(Default)]
+enum Todo {
+    /// Which keys were kept.
+    #[default]
+    Keys,
+    /// Entries, which may name something else.
+    Entries,
+    /// Directories that are new: nothing is kept of what is in them, all of it was gained.
+    Dirs,
+    /// Inodes.
+    Subjects,
+    /// Paths that were deleted, and perhaps created anew.
+    Deleted,
+}
+
+/// How many of them are looked at before somebody else may have a turn.
+const PIECE: usize = 1000;
+
+#[derive(Default)]
+struct Differ {
+    todo: Todo,
+    old: Paths,
+    new: Paths,
     /// Inodes whose runs, and whose attributes, have rows that were kept.
     runs: FxHashSet<Ino>,
     xattrs: FxHashSet<Ino>,
+    entries: Vec<Key>,
+    dirs: Vec<Ino>,
+    subjects: Vec<Ino>,
+    lost: Names,
+    gained: Names,
     deleted: BTreeMap<Vec<u8>, InodeRow>,
     created: BTreeMap<Vec<u8>, InodeRow>,
     found: Vec<Difference>,
 }
 
-impl<'c> Differ<'c> {
-    fn new(old: At<'c>, new: At<'c>) -> Self {
-        Self {
-            old: Paths::new(old),
-            new: Paths::new(new),
-            runs: FxHashSet::default(),
-            xattrs: FxHashSet::default(),
-            deleted: BTreeMap::new(),
-            created: BTreeMap::new(),
-            found: Vec::new(),
+/// Takes some of the last ones.
+fn some<T>(of: &mut Vec<T>) -> Vec<T> {
+    of.split_off(of.len().saturating_sub(PIECE))
+}
+
+impl Differ {
+    /// Does some of it. Returns whether there is more.
+    fn some(&mut self, both: Both<'_>) -> Sql<bool> {
+        match self.todo {
+            Todo::Keys => {
+                self.keys(both)?;
+                self.todo = Todo::Entries;
+            }
+            Todo::Entries if self.entries.is_empty() => {
+                let dirs = self.gained.0.keys().copied();
+                self.dirs = dirs.filter(|ino| both.old.is_later(*ino)).collect();
+                self.todo = Todo::Dirs;
+            }
+            Todo::Entries => {
+                for key in some(&mut self.entries) {
+                    self.entry(both, key)?;
+                }
+            }
+            Todo::Dirs if self.dirs.is_empty() => {
+                let mut subjects: FxHashSet<Ino> = self.subjects.drain(..).collect();
+                subjects.extend(self.lost.0.keys().chain(self.gained.0.keys()));
+                self.subjects = subjects.into_iter().collect();
+                self.todo = Todo::Subjects;
+            }
+            Todo::Dirs => {
+                let mut seen = 0;
+                while seen < PIECE
+                    && let Some(dir) = self.dirs.pop()
+                {
+                    seen += 1 + self.look_into(both, dir)?;
+                }
+            }
+            Todo::Subjects if self.subjects.is_empty() => self.todo = Todo::Deleted,
+            Todo::Subjects => {
+                for ino in some(&mut self.subjects) {
+                    let (lost, gained) = (self.lost.take(ino), self.gained.take(ino));
+                    self.subject(both, ino, lost, gained)?;
+                }
+            }
+            Todo::Deleted => {
+                for _ in 0..PIECE {
+                    let Some((path, before)) = self.deleted.pop_first() else {
+                        return Ok(false);
+                    };
+                    self.match_path(both, path, before)?;
+                }
+            }
         }
+        Ok(true)
     }
 
-    fn run(mut self, c: &Connection) -> Sql<Vec<Difference>> {
-        let span = (self.old.at.epoch(), self.new.at.epoch());
+    /// What it came to.
+    fn end(mut self) -> Vec<Difference> {
+        let created = self.created.into_iter();
+        self.found
+            .extend(created.map(|(path, after)| whole(path, None, Some(after))));
+        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.found
+    }
+
+    fn keys(&mut self, both: Both<'_>) -> Sql<()> {
+        let c = both.old.connection();
+        let span = (both.old.epoch(), both.new.epoch());
         self.runs.extend(changed::inos(c, "extent", span)?);
         self.xattrs.extend(changed::inos(c, "xattr", span)?);
         let mut subjects: FxHashSet<Ino> = changed::inos(c, "inode", span)?.into_iter().collect();
         subjects.extend(&self.runs);
         subjects.extend(&self.xattrs);
-        let (mut lost, mut gained) = (Names::default(), Names::default());
-        for (parent, name) in changed::entries(c, span)? {
-            // What is in new directories is seen there.
-            if self.old.at.is_later(parent) {
-                continue;
-            }
-            let was = self.old.at.dirent(parent, &name)?.map(|d| d.ino);
-            let is = self.new.at.dirent(parent, &name)?.map(|d| d.ino);
-            if was != is {
-                lost.add(was, (parent, Name::clone(&name)));
-                gained.add(is, (parent, name));
-            }
-        }
-        self.look_into_new(&mut gained)?;
-        subjects.extend(lost.0.keys().chain(gained.0.keys()));
-        for ino in subjects {
-            let (lost, gained) = (lost.take(ino), gained.take(ino));
-            self.subject(ino, lost, gained)?;
-        }
-        self.match_paths()?;
-        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(self.found)
+        self.subjects = subjects.into_iter().collect();
+        self.entries = changed::entries(c, span)?;
+        Ok(())
     }
 
-    /// Nothing is kept of what is in directories that are new: all of it was gained.
-    fn look_into_new(&self, gained: &mut Names) -> Sql<()> {
-        let old = self.old.at;
-        let mut dirs: Vec<Ino> = gained.0.keys().copied().collect();
-        dirs.retain(|ino| old.is_later(*ino));
-        while let Some(dir) = dirs.pop() {
-            for (name, dirent) in self.new.at.dirents(dir, Cookie(0), usize::MAX)? {
-                if dirent.kind == libc::DT_DIR && old.is_later(dirent.ino) {
-                    dirs.push(dirent.ino);
-                }
-                gained.add(Some(dirent.ino), (dir, name));
-            }
+    fn entry(&mut self, both: Both<'_>, (parent, name): Key) -> Sql<()> {
+        // What is in new directories is seen there.
+        if both.old.is_later(parent) {
+            return Ok(());
+        }
+        let was = both.old.dirent(parent, &name)?.map(|d| d.ino);
+        let is = both.new.dirent(parent, &name)?.map(|d| d.ino);
+        if was != is {
+            self.lost.add(was, (parent, Name::clone(&name)));
+            self.gained.add(is, (parent, name));
         }
         Ok(())
     }
 
+    /// Returns how many entries a new directory has.
+    fn look_into(&mut self, both: Both<'_>, dir: Ino) -> Sql<usize> {
+        let entries = both.new.dirents(dir, Cookie(0), usize::MAX)?;
+        let count = entries.len();
+        for (name, dirent) in entries {
+            if dirent.kind == libc::DT_DIR && both.old.is_later(dirent.ino) {
+                self.dirs.push(dirent.ino);
+            }
+            self.gained.add(Some(dirent.ino), (dir, name));
+        }
+        Ok(count)
+    }
+
     /// One inode, with the names it lost and gained.
-    fn subject(&mut self, ino: Ino, lost: Vec<Key>, gained: Vec<Key>) -> Sql<()> {
-        let before = self.old.alive(ino)?;
-        let after = self.new.alive(ino)?;
-        let mut deleted = self.old.paths(&lost)?;
-        let mut created = self.new.paths(&gained)?;
+    fn subject(&mut self, both: Both<'_>, ino: Ino, lost: Vec<Key>, gained: Vec<Key>) -> Sql<()> {
+        let before = alive(both.old, ino)?;
+        let after = alive(both.new, ino)?;
+        let mut deleted = self.old.paths(both.old, &lost)?;
+        let mut created = self.new.paths(both.new, &gained)?;
         if let (Some(before), Some(after)) = (before, after) {
-            let compared = self.compare(before, after)?;
+            let compared = self.compare(both, before, after)?;
             // Where a directory above was replaced by another one, the name is a new one and the path is not.
-            let mut same: Vec<Vec<u8>> = Vec::new();
+            let mut same: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
             deleted.retain(|path| match created.iter().position(|p| p == path) {
                 Some(at) => {
-                    same.push(created.swap_remove(at));
+                    same.push((created.swap_remove(at), None));
                     false
                 }
                 None => true,
             });
             if compared.is_any() {
-                let mut stayed = self.new.at.names(ino)?;
+                let mut stayed = both.new.names(ino)?;
                 stayed.retain(|key| !gained.contains(key));
-                same.extend(self.new.paths(&stayed)?);
-                if ino == ROOT_INO {
-                    same.push(Vec::new());
+                for (dir, name) in &stayed {
+                    if let Some(path) = self.new.path(both.new, *dir, name)? {
+                        let was = self.old.path(both.old, *dir, name)?;
+                        let was = was.filter(|was| *was != path);
+                        same.push((path, was));
+                    }
                 }
-                self.found.extend(same.into_iter().map(|path| Difference {
+                if ino == ROOT_INO {
+                    same.push((Vec::new(), None));
+                }
+                let same = same.into_iter();
+                self.found.extend(same.map(|(path, old_path)| Difference {
                     path,
+                    old_path,
                     ..compared.clone()
                 }));
             }
@@ -202,33 +333,29 @@ impl<'c> Differ<'c> {
     }
 
     /// What was deleted and created under one path is one thing that changed, if it is of the same kind.
-    fn match_paths(&mut self) -> Sql<()> {
-        let mut created = std::mem::take(&mut self.created);
-        for (path, before) in std::mem::take(&mut self.deleted) {
-            let after = created.get(&path).filter(|r| r.kind() == before.kind());
-            let Some(after) = after.copied() else {
-                self.found.push(whole(path, Some(before), None));
-                continue;
-            };
-            created.remove(&path);
-            let compared = self.compare(before, after)?;
-            if compared.is_any() {
-                self.found.push(Difference { path, ..compared });
-            }
+    fn match_path(&mut self, both: Both<'_>, path: Vec<u8>, before: InodeRow) -> Sql<()> {
+        let after = self.created.get(&path);
+        let after = after.filter(|r| r.kind() == before.kind()).copied();
+        let Some(after) = after else {
+            self.found.push(whole(path, Some(before), None));
+            return Ok(());
+        };
+        self.created.remove(&path);
+        let compared = self.compare(both, before, after)?;
+        if compared.is_any() {
+            self.found.push(Difference { path, ..compared });
         }
-        let created = created.into_iter();
-        self.found
-            .extend(created.map(|(path, after)| whole(path, None, Some(after))));
         Ok(())
     }
 
     /// Compares two inodes; the path is left empty.
-    fn compare(&self, before: InodeRow, after: InodeRow) -> Sql<Difference> {
+    fn compare(&self, both: Both<'_>, before: InodeRow, after: InodeRow) -> Sql<Difference> {
+        let Both { old, new } = both;
         let is_one = before.ino == after.ino;
         let content = (!is_one || self.runs.contains(&before.ino) || before.size != after.size)
-            && !same_content(self.old.at, &before, self.new.at, &after)?;
+            && !same_content(old, &before, new, &after)?;
         let xattrs = (!is_one || self.xattrs.contains(&before.ino))
-            && self.old.at.xattrs(before.ino)? != self.new.at.xattrs(after.ino)?;
+            && old.xattrs(before.ino)? != new.xattrs(after.ino)?;
         Ok(Difference {
             content,
             mode: before.mode != after.mode,
@@ -239,10 +366,15 @@ impl<'c> Differ<'c> {
     }
 }
 
+fn alive(at: At<'_>, ino: Ino) -> Sql<Option<InodeRow>> {
+    Ok(at.inode(ino)?.filter(|row| row.nlink > 0))
+}
+
 fn whole(path: Vec<u8>, before: Option<InodeRow>, after: Option<InodeRow>) -> Difference {
     Difference {
         path,
         from: None,
+        old_path: None,
         before,
         after,
         content: false,
@@ -305,38 +437,29 @@ impl Names {
     }
 }
 
-/// Paths in one state.
-struct Paths<'c> {
-    at: At<'c>,
-    dirs: FxHashMap<Ino, Option<Vec<u8>>>,
+/// The paths of directories in one state, as far as they were asked for.
+struct Paths(FxHashMap<Ino, Option<Vec<u8>>>);
+
+impl Default for Paths {
+    fn default() -> Self {
+        let root = (ROOT_INO, Some(Vec::new()));
+        Self(FxHashMap::from_iter([root]))
+    }
 }
 
-impl<'c> Paths<'c> {
-    fn new(at: At<'c>) -> Self {
-        let root = (ROOT_INO, Some(Vec::new()));
-        Self {
-            at,
-            dirs: FxHashMap::from_iter([root]),
-        }
-    }
-
-    fn alive(&self, ino: Ino) -> Sql<Option<InodeRow>> {
-        Ok(self.at.inode(ino)?.filter(|row| row.nlink > 0))
-    }
-
+impl Paths {
     /// The paths of entries that are in the tree.
-    fn paths(&mut self, keys: &[Key]) -> Sql<Vec<Vec<u8>>> {
-        let paths = keys.iter().map(|(parent, name)| self.path(*parent, name));
-        Ok(paths
-            .collect::<Sql<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+    fn paths(&mut self, at: At<'_>, keys: &[Key]) -> Sql<Vec<Vec<u8>>> {
+        let mut paths = Vec::with_capacity(keys.len());
+        for (parent, name) in keys {
+            paths.extend(self.path(at, *parent, name)?);
+        }
+        Ok(paths)
     }
 
     /// The path of an entry; `None` where its directory is in no tree.
-    fn path(&mut self, parent: Ino, name: &[u8]) -> Sql<Option<Vec<u8>>> {
-        let Some(mut path) = self.dir(parent)? else {
+    fn path(&mut self, at: At<'_>, parent: Ino, name: &[u8]) -> Sql<Option<Vec<u8>>> {
+        let Some(mut path) = self.dir(at, parent)? else {
             return Ok(None);
         };
         if !path.is_empty() {
@@ -346,19 +469,19 @@ impl<'c> Paths<'c> {
         Ok(Some(path))
     }
 
-    fn dir(&mut self, dir: Ino) -> Sql<Option<Vec<u8>>> {
+    fn dir(&mut self, at: At<'_>, dir: Ino) -> Sql<Option<Vec<u8>>> {
         // Up to a directory that is known, then down again.
         let mut steps: Vec<(Ino, Name)> = Vec::new();
-        let mut at = dir;
-        while !self.dirs.contains_key(&at) {
-            let Some((parent, name)) = self.at.names(at)?.pop() else {
-                self.dirs.insert(at, None);
+        let mut here = dir;
+        while !self.0.contains_key(&here) {
+            let Some((parent, name)) = at.names(here)?.pop() else {
+                self.0.insert(here, None);
                 break;
             };
-            steps.push((at, name));
-            at = parent;
+            steps.push((here, name));
+            here = parent;
         }
-        let mut path = self.dirs.get(&at).cloned().flatten();
+        let mut path = self.0.get(&here).cloned().flatten();
         for (ino, name) in steps.into_iter().rev() {
             if let Some(path) = &mut path {
                 if !path.is_empty() {
@@ -366,7 +489,7 @@ impl<'c> Paths<'c> {
                 }
                 path.extend_from_slice(&name);
             }
-            self.dirs.insert(ino, path.clone());
+            self.0.insert(ino, path.clone());
         }
         Ok(path)
     }

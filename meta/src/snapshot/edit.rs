@@ -3,6 +3,7 @@
 //! Keeps the directories' counts and hashes and the numbers of links right. It reads tables and changes none.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -25,11 +26,27 @@ struct Touched {
     row: InodeRow,
 }
 
+/// One entry of a directory that a change of many rows added, replaced or removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryChange {
+    /// The directory.
+    pub dir: Ino,
+    /// The name in it.
+    pub name: Name,
+    /// What it named before, with the type as in `d_type`; none: it was not there.
+    pub was: Option<(Ino, u8)>,
+    /// What it names now.
+    pub is: Option<(Ino, u8)>,
+}
+
 /// What an edit came to.
 pub(crate) struct Edited {
-    pub(crate) changes: Vec<Change>,
-    /// Entries that were added, replaced or removed.
-    pub(crate) entries: Vec<(Ino, Name)>,
+    /// By the inodes they belong to, each row once.
+    pub(crate) changes: Arc<Vec<Change>>,
+    /// Entries that were added, replaced or removed in directories that were there before.
+    pub(crate) entries: Vec<EntryChange>,
+    /// How many entries were added to directories that the edit made.
+    pub(crate) inner: u64,
     /// Inodes that were there before and that change.
     pub(crate) inodes: Vec<Ino>,
     /// Those of them that have no name any more.
@@ -48,7 +65,8 @@ pub(crate) struct Edit<'c, 'n> {
     touched: FxHashMap<Ino, Touched>,
     dropped: FxHashSet<Ino>,
     changes: Vec<Change>,
-    entries: Vec<(Ino, Name)>,
+    entries: Vec<EntryChange>,
+    inner: u64,
     /// Directories that lost their names, with where they had them.
     lost: FxHashMap<Ino, (Ino, Name)>,
     trash: (i64, i64),
@@ -65,6 +83,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             dropped: FxHashSet::default(),
             changes: Vec::new(),
             entries: Vec::new(),
+            inner: 0,
             lost: FxHashMap::default(),
             trash: (0, 0),
         }
@@ -214,7 +233,16 @@ impl<'c, 'n> Edit<'c, 'n> {
                 name: Name::clone(name),
             })?;
         }
-        self.entries.push((dir, Name::clone(name)));
+        match self.is_born(dir) {
+            // Nobody knows the directory, nor what is in it.
+            true => self.inner += 1,
+            false => self.entries.push(EntryChange {
+                dir,
+                name: Name::clone(name),
+                was: was.map(|d| (d.ino, d.kind)),
+                is: to,
+            }),
+        }
         let Some(was) = was else { return Ok(None) };
         let ended = self.unlink(dir, was)?;
         if let Some(ended) = ended {
@@ -342,9 +370,12 @@ impl<'c, 'n> Edit<'c, 'n> {
         let inodes: BTreeSet<Ino> = changed.filter(|ino| !is_born.contains(ino)).collect();
         let inodes = inodes.into_iter().collect();
         orphans.sort_unstable();
+        // In this order the pages of the tables are touched once.
+        self.changes.sort_by_key(ino_of);
         Ok(Edited {
-            changes: self.changes,
+            changes: Arc::new(self.changes),
             entries: self.entries,
+            inner: self.inner,
             inodes,
             orphans,
             born,

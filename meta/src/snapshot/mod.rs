@@ -7,6 +7,8 @@ mod bulk;
 mod clone;
 mod diff;
 pub(crate) mod edit;
+mod late;
+mod order;
 mod plan;
 mod restore;
 mod successors;
@@ -23,11 +25,16 @@ use crate::namespace::{Namespace, check_name};
 
 pub use clone::CloneTo;
 pub use diff::Difference;
+pub use edit::EntryChange;
+pub(crate) use late::Replaced;
+pub use order::Order;
 pub use restore::Restored;
 pub use view::SnapshotView;
 
 /// Longest note and longest owner of a snapshot, bytes.
 const MAX_TEXT_BYTES: usize = 4096;
+/// Most snapshots that a volume has.
+const MAX_SNAPSHOTS: usize = 10_000;
 /// Snapshots that may wait for the checkpointer; the next one waits for it.
 const MAX_WAITING: usize = 64;
 
@@ -142,6 +149,14 @@ impl Namespace {
     /// # Errors
     /// `Exists` when the name is taken, `NameTooLong` and `Invalid` for what cannot be one; what a commit can fail with.
     pub fn create_snapshot(&self, new: NewSnapshot) -> Result<Snapshot> {
+        self.create_snapshot_on(&Order::default(), new)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `TakenBack`.
+    pub fn create_snapshot_on(&self, order: &Order, new: NewSnapshot) -> Result<Snapshot> {
         new.check()?;
         if self.overlay.sealed() >= MAX_WAITING {
             self.checkpoint(self.acknowledged())?;
@@ -149,6 +164,7 @@ impl Namespace {
         let now_ns = i64::try_from(new.made_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         let mut tx = self.begin_growing(now_ns)?;
         let next_ino = self.numbers.next_ino();
+        order.begin()?;
         tx.mark(new, next_ino)
     }
 
@@ -230,8 +246,14 @@ impl crate::namespace::Tx<'_> {
     fn mark(&mut self, new: NewSnapshot, next_ino: Ino) -> Result<Snapshot> {
         let ns = self.namespace();
         let is_taken = |s: &Snapshot| s.name == new.name;
-        if ns.snapshots.lock().all.values().any(is_taken) {
-            return Err(MetaError::Exists);
+        {
+            let snapshots = ns.snapshots.lock();
+            if snapshots.all.values().any(is_taken) {
+                return Err(MetaError::Exists);
+            }
+            if snapshots.all.len() >= MAX_SNAPSHOTS {
+                return Err(MetaError::TooManySnapshots(MAX_SNAPSHOTS));
+            }
         }
         let epoch = Epoch(self.state.next_epoch);
         self.changes.push(Change::PutSnapshot {

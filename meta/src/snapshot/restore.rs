@@ -5,20 +5,21 @@
 use crate::error::Result;
 use crate::ids::{Epoch, Ino, ROOT_INO};
 use crate::namespace::Namespace;
-use crate::rows::Name;
 use crate::sqlite::at::At;
 
-use super::edit::Edit;
+use super::edit::{Edit, EntryChange};
 use super::plan::plan;
-use super::{NewSnapshot, Snapshot};
+use super::{NewSnapshot, Order, Snapshot};
 
 /// What a restore did, for whoever has to tell the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The snapshot of what was there before; none when there was nothing to restore.
     pub safety: Option<Snapshot>,
-    /// Entries, by directory and name, that were added, replaced or removed.
-    pub entries: Vec<(Ino, Name)>,
+    /// Entries that were added, replaced or removed in directories that were there before.
+    pub entries: Vec<EntryChange>,
+    /// How many names were added, replaced or removed, those in directories that were made included.
+    pub names: u64,
     /// Inodes from before whose attributes have changed.
     pub inodes: Vec<Ino>,
     /// Those of them that have no name any more: to be reclaimed when nobody holds them.
@@ -35,6 +36,21 @@ impl Namespace {
     /// the safety snapshot may be there.
     pub fn restore(
         &self,
+        from: Epoch,
+        path: &[u8],
+        safety: NewSnapshot,
+        now_ns: i64,
+    ) -> Result<Restored> {
+        self.restore_on(&Order::default(), from, path, safety, now_ns)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `TakenBack`.
+    pub fn restore_on(
+        &self,
+        order: &Order,
         from: Epoch,
         path: &[u8],
         safety: NewSnapshot,
@@ -59,11 +75,19 @@ impl Namespace {
         if edited.changes.is_empty() {
             return Ok(Restored::default());
         }
+        // Working it out may have taken longer than the lease holds.
+        self.wait_for_permit()?;
+        order.begin()?;
         let safety = tx.mark(safety, next_ino)?;
         tx.rest()?;
-        tx.commit_bulk(&edited, ROOT_INO)?;
+        self.replaced.watch(&edited.orphans);
+        if let Err(error) = tx.commit_bulk(&edited, ROOT_INO) {
+            self.replaced.watch(&[]);
+            return Err(error);
+        }
         Ok(Restored {
             safety: Some(safety),
+            names: edited.entries.len() as u64 + edited.inner,
             entries: edited.entries,
             inodes: edited.inodes,
             orphans: edited.orphans,

@@ -128,6 +128,11 @@ impl<'c> At<'c> {
         }
     }
 
+    /// The epoch of a snapshot, as [`At::epoch`] tells it.
+    pub(crate) fn epoch_of(point: Point) -> i64 {
+        signed(point.epoch.0)
+    }
+
     /// Whether an inode was made later.
     pub(crate) fn is_later(&self, ino: Ino) -> bool {
         signed(ino.0) >= self.next_ino

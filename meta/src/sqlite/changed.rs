@@ -31,3 +31,19 @@ pub(crate) fn entries(c: &Connection, span: Span) -> Sql<Vec<(Ino, Name)>> {
         })?
         .collect()
 }
+
+/// How many rows were kept, up to `most` of each table.
+pub(crate) fn count(c: &Connection, span: Span, most: u64) -> Sql<u64> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut all = 0;
+    for table in ["inode", "dirent", "extent", "xattr"] {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {table}_undo WHERE epoch >= ?1 AND epoch < ?2 LIMIT ?3)"
+        );
+        let found: i64 = c
+            .prepare_cached(&sql)?
+            .query_row(params![span.0, span.1, most], |r| r.get(0))?;
+        all += found.unsigned_abs();
+    }
+    Ok(all)
+}

@@ -1,6 +1,7 @@
 //! The durable base: one SQLite database in WAL mode. Owns every SQL statement; knows nothing of caches or policy.
 
 pub(crate) mod at;
+pub(crate) mod backdate;
 pub(crate) mod capture;
 pub(crate) mod changed;
 pub(crate) mod live;

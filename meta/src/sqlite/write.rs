@@ -3,16 +3,22 @@
 use rusqlite::{Connection, Params, Transaction, params};
 use rustc_hash::FxHashMap;
 
+use crate::changes::Change;
+use crate::error::Result;
 use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
 use crate::rows::{InodeRow, Location, Place};
 use crate::snapshot::Snapshot;
 
 use super::capture::Capture;
+use super::open::named;
 use super::packs::PackRow;
 use super::read::{newest_point, signed};
 
 type Sql<T> = rusqlite::Result<T>;
+
+/// Changes of a large edit that are written at a time.
+const BULK_PIECE: usize = 10_000;
 
 /// Counters that live in the table `setting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +45,22 @@ pub(crate) fn generation(c: &mut Connection, g: &Generation, counters: Counters)
     t.commit()
 }
 
-/// Writes rows that have no place in the history of their own, in one transaction.
-pub(crate) fn bulk(c: &mut Connection, g: &Generation, counters: Counters) -> Sql<()> {
-    let t = c.transaction()?;
-    rows(&t, g)?;
-    put_counters(&t, counters)?;
-    t.commit()
+/// Writes rows that have no place in the history of their own, in one transaction, if they still may be when all of them
+/// are written.
+pub(crate) fn bulk(
+    c: &mut Connection,
+    changes: &[Change],
+    counters: Counters,
+    may: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let t = named(c.transaction())?;
+    // All of it as a generation would take a multiple of the memory.
+    for piece in changes.chunks(BULK_PIECE) {
+        named(rows(&t, &Generation::of(piece)?))?;
+    }
+    named(put_counters(&t, counters))?;
+    may()?;
+    named(t.commit())
 }
 
 fn put_counters(t: &Transaction<'_>, counters: Counters) -> Sql<()> {

@@ -11,6 +11,7 @@ use crate::ids::{Ino, ROOT_INO};
 use crate::namespace::{Namespace, check_name};
 use crate::rows::{Name, TrashRow, kind_of_mode};
 use crate::snapshot::edit::{Edit, Edited};
+use crate::snapshot::{EntryChange, Order};
 use crate::sqlite::at::At;
 use crate::sqlite::open::named;
 use crate::sqlite::trash::{self, TrashedName};
@@ -35,8 +36,8 @@ pub struct RestoredTrash {
     pub deleted_ms: u64,
     /// Names that are there again.
     pub names: u64,
-    /// Entries, by directory and name, that were added.
-    pub entries: Vec<(Ino, Name)>,
+    /// Entries that were added in directories that were there before.
+    pub entries: Vec<EntryChange>,
     /// Inodes from before whose attributes have changed.
     pub inodes: Vec<Ino>,
     /// Directories that others have taken the place of: to be reclaimed when nobody holds them.
@@ -51,6 +52,19 @@ impl Namespace {
     /// `NotFound` when the trash has nothing of this path; `Exists` when something is there now; `NotDir` when a file is
     /// in the way of a directory above it. Nothing has happened then.
     pub fn restore_trash(&self, what: TrashRestore<'_>, now_ns: i64) -> Result<RestoredTrash> {
+        self.restore_trash_on(&Order::default(), what, now_ns)
+    }
+
+    /// The same, unless it is taken back before it begins.
+    ///
+    /// # Errors
+    /// The same, and `TakenBack`.
+    pub fn restore_trash_on(
+        &self,
+        order: &Order,
+        what: TrashRestore<'_>,
+        now_ns: i64,
+    ) -> Result<RestoredTrash> {
         let _held = self.holding.lock();
         // Most of it while others go on.
         self.checkpoint(self.acknowledged())?;
@@ -73,6 +87,9 @@ impl Namespace {
                 plan.carry_out(what)
             })?
         };
+        // Working it out may have taken longer than the lease holds.
+        self.wait_for_permit()?;
+        order.begin()?;
         tx.commit_bulk(&edited, ROOT_INO)?;
         restored.entries = edited.entries;
         restored.inodes = edited.inodes;

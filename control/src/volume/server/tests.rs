@@ -85,6 +85,7 @@ impl VolumeApi for FixedVolume {
         Ok(SnapshotRestoreReport {
             safety: None,
             names: request.path.len() as u64,
+            late_writes: 0,
         })
     }
 
@@ -95,11 +96,11 @@ impl VolumeApi for FixedVolume {
     }
 
     async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
-        let (path, path_hex) = (request.path, request.path_hex);
+        let (path, path_base64) = (request.path, request.path_base64);
         Ok(TrashList {
             entries: vec![TrashEntryInfo {
                 path,
-                path_hex,
+                path_base64,
                 ..TrashEntryInfo::default()
             }],
             left_out: 2,
@@ -379,7 +380,7 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
     let named = SnapshotRequest {
         name: Some("x".into()),
         note: "why".into(),
-        owner: String::new(),
+        ..SnapshotRequest::default()
     };
     let made = client.snapshot(&named).await.unwrap();
     assert_eq!((made.name.as_str(), made.note.as_str()), ("x", "why"));
@@ -392,6 +393,7 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
         older: "a".into(),
         newer: Some("b".into()),
         path: "p".into(),
+        ..DiffRequest::default()
     };
     let found = client.diff(&asked).await.unwrap();
     let first = &found.differences[0];
@@ -403,11 +405,13 @@ async fn what_is_asked_about_snapshots_arrives_and_so_does_the_answer() {
     let asked = SnapshotRestoreRequest {
         name: "x".into(),
         path: "abc".into(),
+        ..SnapshotRestoreRequest::default()
     };
     assert_eq!(client.restore(&asked).await.unwrap().names, 3);
     let asked = CloneRequest {
         from: "ab".into(),
         to: "cde".into(),
+        ..CloneRequest::default()
     };
     assert_eq!(client.clone_tree(&asked).await.unwrap().ino, 5);
 }

@@ -240,17 +240,19 @@ fn what_somebody_holds_keeps_its_content_through_a_restore() {
 pub(super) struct Noted(Mutex<Vec<Aside>>);
 
 impl Noted {
-    /// Entries of each time that something was heard.
-    pub(super) fn heard(&self) -> Vec<Vec<(Ino, Box<[u8]>)>> {
-        self.0.lock().iter().map(|a| a.entries.clone()).collect()
+    /// Every name that was heard of.
+    pub(super) fn heard(&self) -> Vec<Vec<u8>> {
+        let all = self.0.lock();
+        let entries = all.iter().flat_map(|aside| &aside.entries);
+        entries.map(|entry| entry.name.to_vec()).collect()
     }
 }
 
 impl Onlooker for Noted {
     fn bring_in(&self) {}
 
-    fn changed(&self, aside: &Aside) {
-        self.0.lock().push(aside.clone());
+    fn changed(&self, aside: Arc<Aside>) {
+        self.0.lock().push(Aside::clone(&aside));
     }
 }
 
@@ -276,7 +278,7 @@ fn whoever_looks_on_hears_of_every_name_that_changed() {
     assert_eq!(engine.getattr(in_dir).unwrap_err().errno(), libc::ENOENT);
     let heard = noted.0.lock();
     let names = |n: usize| {
-        let mut names: Vec<_> = heard[n].entries.iter().map(|(_, name)| &name[..]).collect();
+        let mut names: Vec<_> = heard[n].entries.iter().map(|one| &one.name[..]).collect();
         names.sort_unstable();
         names
     };

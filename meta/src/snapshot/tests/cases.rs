@@ -595,3 +595,107 @@ fn planted_damage_of_what_was_kept_is_found_by_name() {
         assert!(found.contains(&invariant), "{sql}: {found:?}");
     }
 }
+
+/// However much there is to compare: what writes goes on, and the database comes to rest in between.
+#[test]
+fn a_long_diff_holds_up_nobody() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = quiet(tmp.path());
+    let f = make(&ns, ROOT_INO, "f");
+    for i in 0..30 {
+        let d = make_dir(&ns, ROOT_INO, &format!("d{i}"));
+        for j in 0..200 {
+            make(&ns, d, &format!("f{j}"));
+        }
+    }
+    let old = mark(&ns, "old");
+    for i in 0..30 {
+        let d = ns.lookup(ROOT_INO, format!("d{i}").as_bytes()).unwrap().ino;
+        for j in 0..200 {
+            rename(&ns, (d, &format!("f{j}")), (d, &format!("g{j}")));
+        }
+        make(&ns, d, "new");
+    }
+    let new = mark(&ns, "new");
+    assert_eq!(ns.changed_since(old, 5000).unwrap(), 5000);
+    assert!(ns.changed_since(new, 5000).unwrap() < 10);
+    let is_over = AtomicBool::new(false);
+    let (ns, is_over) = (&ns, &is_over);
+    let between = std::thread::scope(|threads| {
+        let comparing = threads.spawn(|| {
+            let _over = Over(is_over);
+            for _ in 0..3 {
+                let found = ns.diff(old, Some(new)).unwrap();
+                let renamed = found.iter().filter(|one| one.from.is_some()).count();
+                assert_eq!((found.len(), renamed), (6030, 6000));
+            }
+        });
+        let mut between = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            write(ns, f, 0, 10, 4096);
+            ns.cut(|_| ()).unwrap();
+            between += 1;
+        }
+        comparing.join().unwrap();
+        between
+    });
+    assert!(between > 3, "{between}");
+    healthy(ns);
+}
+
+/// A file that changed below a directory which was renamed: where it was is told, whatever is asked for.
+#[test]
+fn what_changed_below_a_renamed_directory_says_where_it_was() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let a = make_dir(&ns, ROOT_INO, "a");
+    let deep = make_dir(&ns, a, "deep");
+    let f = make(&ns, deep, "f");
+    write(&ns, f, 0, 10, 4096);
+    let old = mark(&ns, "old");
+    rename(&ns, (ROOT_INO, "a"), (ROOT_INO, "b"));
+    write(&ns, f, 0, 10, 8192);
+    let found = ns.diff(old, None).unwrap();
+    let told: Vec<_> = found
+        .iter()
+        .map(|one| (&one.path[..], one.from.as_deref(), one.old_path.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (&b"b"[..], Some(&b"a"[..]), None),
+            (&b"b/deep/f"[..], None, Some(&b"a/deep/f"[..]))
+        ]
+    );
+    healthy(&ns);
+}
+
+#[test]
+fn there_is_an_end_to_the_number_of_snapshots() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = quiet(tmp.path());
+    make(&ns, ROOT_INO, "f");
+    let first = mark(&ns, "first");
+    let most = super::super::MAX_SNAPSHOTS;
+    // As many as there can be, without making each.
+    ns.snapshots.lock().all.extend((1..most as u64).map(|n| {
+        let next_ino = ns.numbers.next_ino();
+        let epoch = Epoch(first.0 + n);
+        (
+            epoch,
+            called(&format!("s{n}")).made(epoch, next_ino, crate::ids::Lsn(1)),
+        )
+    }));
+    let refused = ns.create_snapshot(called("one more")).unwrap_err();
+    assert!(matches!(refused, MetaError::TooManySnapshots(n) if n == most));
+    let refused = ns.restore(first, b"", called("safety"), 9);
+    // Nothing has changed, so there is nothing to keep.
+    assert!(refused.unwrap().safety.is_none());
+    make(&ns, ROOT_INO, "g");
+    let refused = ns.restore(first, b"", called("safety"), 9).unwrap_err();
+    assert!(
+        matches!(refused, MetaError::TooManySnapshots(_)),
+        "{refused}"
+    );
+    assert!(ns.lookup(ROOT_INO, b"g").is_ok());
+}

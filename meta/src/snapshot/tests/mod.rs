@@ -1,6 +1,7 @@
 //! Snapshots without bytes. `model` has random histories; here are the cases that have a name.
 
 mod cases;
+mod late;
 pub(crate) mod model;
 pub(crate) mod tree;
 

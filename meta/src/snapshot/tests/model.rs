@@ -14,7 +14,7 @@ use crate::namespace::tests::{dir, file, healthy, open, write};
 use crate::namespace::{
     AttrChange, FallocMode, Namespace, NewNode, RenameFlags, TimeSet, XattrMode,
 };
-use crate::snapshot::{CloneTo, Difference, Snapshot};
+use crate::snapshot::{CloneTo, Difference, Restored, Snapshot};
 
 use super::called;
 use super::tree::{self, From, Tree, assert_alike, below, part, show};
@@ -321,15 +321,24 @@ impl Run {
         self.check_identity(before, &after, &then, &path, &what);
         self.ns.drop_caches();
         assert_eq!(tree::now(&self.ns), after, "{what}");
-        let announced: BTreeSet<(Ino, &[u8])> =
-            restored.entries.iter().map(|(i, n)| (*i, &n[..])).collect();
-        for line in entry_changes(before, &after) {
+        let announced: BTreeSet<(Ino, &[u8])> = restored
+            .entries
+            .iter()
+            .map(|e| (e.dir, &e.name[..]))
+            .collect();
+        // What is in new directories nobody knows yet.
+        let known: BTreeSet<Ino> = before.values().map(|s| s.row.ino).collect();
+        let changes = entry_changes(before, &after);
+        for line in changes.into_iter().filter(|(dir, _)| known.contains(dir)) {
             assert!(
                 announced.contains(&(line.0, &line.1[..])),
                 "{what}: {line:?}"
             );
         }
-        match restored.safety {
+        let mut before = before.clone();
+        self.write_late(&restored, &mut before);
+        let before = &before;
+        match restored.safety.clone() {
             Some(safety) => drop(self.kept.insert(safety.epoch, (safety, before.clone()))),
             None => assert_eq!(&after, before, "{what}"),
         }
@@ -345,6 +354,72 @@ impl Run {
         if let Some((_, (safety, _))) = self.kept.last_key_value() {
             self.trash.old_below = self.trash.old_below.max(safety.next_ino);
         }
+    }
+
+    /// Somebody has replaced files open and changes them: it was like that before the restore.
+    fn write_late(&mut self, restored: &Restored, before: &mut Tree) {
+        for ino in &restored.orphans {
+            let is_file = self.ns.getattr(*ino).unwrap().is_file();
+            if !is_file || self.rng.random_range(0..3) > 0 {
+                continue;
+            }
+            let (offset, len) = (self.rng.random_range(0..100), self.rng.random_range(1..50));
+            match self.rng.random_range(0..4) {
+                0 => {
+                    let set = AttrChange {
+                        size: Some(offset),
+                        ..AttrChange::default()
+                    };
+                    self.ns.setattr(*ino, &set, self.now() + 1).unwrap();
+                }
+                1 => {
+                    let value = offset.to_string();
+                    let set = self.ns.setxattr(
+                        *ino,
+                        b"user.late",
+                        value.as_bytes(),
+                        XattrMode::Any,
+                        self.now() + 1,
+                    );
+                    set.unwrap();
+                }
+                _ => {
+                    write(&self.ns, *ino, offset, len, self.bytes);
+                    self.bytes += 4096;
+                }
+            }
+            match self.rng.random_range(0..4) {
+                0 => {
+                    let name = format!("late{}-{ino}", self.step);
+                    let made = self.ns.create_snapshot(called(&name)).unwrap();
+                    self.kept.insert(made.epoch, (made, tree::now(&self.ns)));
+                }
+                1 | 2 => self.ns.checkpoint(self.ns.acknowledged()).unwrap(),
+                _ => {}
+            }
+        }
+        let kept = self.ns.keep_late_writes(restored, self.now()).unwrap();
+        let mut differ = BTreeSet::new();
+        for seen in before.values_mut() {
+            let ino = seen.row.ino;
+            if restored.orphans.contains(&ino) && seen.row.is_file() {
+                let (parent, nlink) = (seen.row.parent, seen.row.nlink);
+                let was = seen.clone();
+                let from = From::Now(&self.ns);
+                seen.row = from.row(ino);
+                (seen.row.parent, seen.row.nlink) = (parent, nlink);
+                (seen.runs, seen.xattrs) = (from.runs(ino), from.xattrs(ino));
+                // The restore itself is a change of the inode, and no write.
+                if (&seen.runs, &seen.xattrs, seen.row.size, seen.row.mtime_ns)
+                    == (&was.runs, &was.xattrs, was.row.size, was.row.mtime_ns)
+                {
+                    seen.row.ctime_ns = was.row.ctime_ns;
+                } else {
+                    differ.insert(ino);
+                }
+            }
+        }
+        assert!(kept >= differ.len(), "{kept} of {differ:?}");
     }
 
     /// Nothing beside the path was touched, but links to files that came back as copies.

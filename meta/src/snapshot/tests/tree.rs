@@ -16,7 +16,7 @@ pub(crate) enum From<'a> {
 }
 
 impl From<'_> {
-    fn row(&self, ino: Ino) -> InodeRow {
+    pub(super) fn row(&self, ino: Ino) -> InodeRow {
         match self {
             Self::Now(ns) => ns.getattr(ino).unwrap(),
             Self::At(view) => view.getattr(ino).unwrap(),
@@ -46,7 +46,7 @@ impl From<'_> {
         }
     }
 
-    fn xattrs(&self, ino: Ino) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub(super) fn xattrs(&self, ino: Ino) -> BTreeMap<Vec<u8>, Vec<u8>> {
         match self {
             Self::Now(ns) => {
                 let names = ns.listxattr(ino).unwrap();
@@ -60,7 +60,7 @@ impl From<'_> {
         }
     }
 
-    fn runs(&self, ino: Ino) -> Vec<Piece> {
+    pub(super) fn runs(&self, ino: Ino) -> Vec<Piece> {
         let runs = match self {
             Self::Now(ns) => ns.map(ino, 0, u64::MAX).unwrap().1,
             Self::At(view) => view.map(ino, 0, u64::MAX).unwrap().1,
