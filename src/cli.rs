@@ -13,6 +13,7 @@ mod mount_snapshots;
 mod mounts;
 mod snapshots;
 mod stores;
+mod trash;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,10 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{self, control as sidecar, fsck, mount, restore, snapshot, umount, volumes};
+use crate::commands::{
+    self, control as sidecar, fsck, mount, restore, snapshot, trash as trash_command, umount,
+    volumes,
+};
 use crate::options;
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -76,6 +80,11 @@ pub(crate) enum Invocation {
     Clone {
         from: PathBuf,
         to: PathBuf,
+        state_dir: Option<PathBuf>,
+    },
+    Trash {
+        path: PathBuf,
+        request: trash_command::Request,
         state_dir: Option<PathBuf>,
     },
     Restore {
@@ -162,6 +171,9 @@ enum Command {
     Snapshot(snapshots::SnapshotCommand),
     /// Copy a directory of a mount at once, sharing its content
     Clone(snapshots::CloneArgs),
+    /// List what was removed from a mounted volume, bring it back, or end it for good
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
     /// Check whether a volume is whole, in its store or in the local state; repairs nothing
     Fsck(stores::FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
@@ -359,6 +371,7 @@ impl From<Command> for Invocation {
             },
             Command::Snapshot(command) => command.into(),
             Command::Clone(clone) => clone.into(),
+            Command::Trash(command) => command.into(),
             Command::Volumes(volumes) => volumes.into(),
             Command::Restore(restore) => restore.into(),
             Command::Fsck(fsck) => fsck.into(),

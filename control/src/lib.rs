@@ -40,6 +40,8 @@ pub use volume::{
     GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
-    SyncRequest, VerbStatus, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest,
-    VolumeBranches, VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
+    SyncRequest, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, TrashStatus, VerbStatus, VolumeApi,
+    VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches, VolumeClient,
+    VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

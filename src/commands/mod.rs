@@ -18,6 +18,7 @@ pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod target;
+pub(crate) mod trash;
 pub(crate) mod umount;
 pub(crate) mod volumes;
 

@@ -17,5 +17,6 @@ mod scene;
 mod support {
     pub(crate) mod mount;
 }
+mod trash;
 mod turn;
 mod watchers;

@@ -193,7 +193,7 @@ impl Metrics {
 /// One figure of a volume's status.
 type Figure = (&'static str, &'static str, fn(&VolumeStatus) -> u64);
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 19] = [
     (
         "memory_resident_bytes",
         "Resident memory of the mount process",
@@ -252,6 +252,12 @@ const FIGURES: [Figure; 17] = [
     }),
     ("inodes", "Inodes in use", |s| s.inodes),
     ("used_bytes", "Bytes of content in use", |s| s.used_bytes),
+    ("trash_inodes", "Inodes that are only in the trash", |s| {
+        s.trash.inodes
+    }),
+    ("trash_bytes", "Bytes of content in the trash", |s| {
+        s.trash.bytes
+    }),
     ("read_only", "1 when the volume takes no writes", |s| {
         u64::from(s.read_only.is_some())
     }),
