@@ -6,6 +6,7 @@ mod commands;
 mod daemon;
 mod environment;
 mod failure;
+mod handover;
 mod log_file;
 mod logging;
 mod memory;

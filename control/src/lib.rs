@@ -16,10 +16,10 @@ pub use error::{Advice, ApiError, ErrorBody};
 pub use sandbox::{
     Asked, Attachment, Chunk, ENDED_NAME, Ended, FRAME_MAX, FoundSandbox, Ground,
     HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
-    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, SANDBOX_HOME,
-    SANDBOX_INIT, SANDBOX_ROOT_ID, SANDBOX_USER, SHIM_SOCKET, Sandbox, SandboxHost, SandboxOrder,
-    SandboxUse, Secrets, Seen, Told, cgroup_path, is_sandbox_id, oci_config, read_chunk,
-    write_head,
+    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, ProjectFolder,
+    SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER, SHIM_SOCKET, Sandbox,
+    SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen, Told, cgroup_path,
+    is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
     AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,

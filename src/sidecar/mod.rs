@@ -3,6 +3,8 @@
 mod folders;
 mod found;
 mod host;
+mod network;
+mod project;
 mod sandboxes;
 mod start;
 mod tail;

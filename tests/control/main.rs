@@ -21,6 +21,7 @@ mod mounts;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
+mod sandbox_attacks;
 mod sidecar;
 mod snapshots;
 #[path = "../cli/support.rs"]

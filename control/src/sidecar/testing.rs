@@ -16,7 +16,10 @@ use super::budget::{Budget, Fixed, Machine};
 use super::host::{CheckedOrder, Ending, FoundMount, MountHost, MountOrder};
 use super::types::LogLines;
 use crate::error::ApiError;
-use crate::sandbox::{FoundSandbox, Sandbox, SandboxHost, SandboxOrder, SandboxUse};
+use crate::sandbox::{
+    FoundSandbox, Note, ProjectFolder, Sandbox, SandboxHost, SandboxNetwork, SandboxOrder,
+    SandboxUse,
+};
 use crate::socket::bind_volume_socket;
 use crate::volume::{BudgetRequest, serve_volume};
 
@@ -348,6 +351,16 @@ impl SandboxHost for NoSandboxes {
     }
 
     async fn remove(&self, _: &Sandbox) {}
+
+    fn network(&self, _: &Note) -> io::Result<Arc<dyn SandboxNetwork>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn project(&self, _: &Path, _: &Path) -> Result<Box<dyn ProjectFolder>, ApiError> {
+        Err(ApiError::InvalidRequest(
+            "path is no folder of the mount".into(),
+        ))
+    }
 
     fn private(&self) -> Vec<PathBuf> {
         Vec::new()

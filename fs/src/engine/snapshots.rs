@@ -187,9 +187,18 @@ impl Engine {
             owner: "diff".into(),
             kept: false,
             made_ms: self.clock.now_ms(),
-        })?;
+        });
+        let present = match present {
+            // To look is not refused where there is no room.
+            Err(MetaError::NoSpace | MetaError::TooManySnapshots(_)) => {
+                return Ok(self.ns.diff(older, None)?);
+            }
+            present => present?,
+        };
         let found = self.ns.diff(older, Some(present.epoch));
-        self.ns.remove_snapshot(&present.name, self.now_ns())?;
+        if let Err(error) = self.ns.remove_snapshot(&present.name, self.now_ns()) {
+            tracing::warn!(%error, name = present.name, "the snapshot of a diff stays until it is thinned out");
+        }
         Ok(found?)
     }
 

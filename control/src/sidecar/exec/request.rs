@@ -46,10 +46,7 @@ pub(super) fn order(
     if !(1..=TIMEOUT_MAX).contains(&timeout_ms) {
         return Err(invalid(format!("timeout_ms takes 1 to {TIMEOUT_MAX}")));
     }
-    check_variables(&request.env)?;
-    if request.secrets.len() > VARIABLES_MAX {
-        return Err(invalid(format!("secrets takes {VARIABLES_MAX} at most")));
-    }
+    check_variables(&request.env, &request.secrets)?;
     Ok(SandboxOrder {
         id,
         mount: request.mount.clone(),
@@ -70,7 +67,8 @@ pub(super) fn order(
     })
 }
 
-fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
+/// Program and arguments.
+pub(in crate::sidecar) fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
     let words = match command {
         CommandLine::Line(line) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
         CommandLine::Words(words) => words.clone(),
@@ -93,7 +91,14 @@ fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
     Ok(words)
 }
 
-fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
+/// Whether these may be variables, and so many secrets named.
+pub(in crate::sidecar) fn check_variables(
+    variables: &BTreeMap<String, String>,
+    secrets: &[String],
+) -> Result<(), ApiError> {
+    if secrets.len() > VARIABLES_MAX {
+        return Err(invalid(format!("secrets takes {VARIABLES_MAX} at most")));
+    }
     if variables.len() > VARIABLES_MAX {
         return Err(invalid(format!("env takes {VARIABLES_MAX} at most")));
     }
@@ -112,7 +117,8 @@ fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError>
     Ok(())
 }
 
-fn limits(asked: &LimitsRequest, usual: Limits) -> Result<Limits, ApiError> {
+/// What was asked for, and else what is usual.
+pub(in crate::sidecar) fn limits(asked: &LimitsRequest, usual: Limits) -> Result<Limits, ApiError> {
     let memory_max = usual.memory_bytes / MIB;
     let memory = asked.memory_mb.unwrap_or(memory_max);
     if !(MEMORY_MIN..=memory_max).contains(&memory) {
