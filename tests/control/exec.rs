@@ -62,7 +62,7 @@ pub(crate) fn left_behind() -> BTreeSet<String> {
 }
 
 /// What is left behind is looked for on the whole machine, so these tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+pub(crate) static TURN: Mutex<()> = Mutex::new(());
 
 /// A sidecar with a mount called `project`, and nothing else of the kind.
 pub(crate) struct Alone {

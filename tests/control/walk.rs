@@ -6,7 +6,9 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
+use crate::exec::TURN;
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, Settings};
 use crate::support::{Answer, PROGRAM, Place, require_fuse};
 
@@ -40,6 +42,8 @@ fn shown_after(heading: &str) -> Vec<String> {
 /// Runs `lines` on a fresh machine, and returns what each of them said.
 fn walk(lines: &[String]) -> Vec<(String, String)> {
     require_fuse();
+    // Commands run in sandboxes here, too, and there is one workspace.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let server = S3Server::start(Settings {
         buckets: vec!["bucket".into()],
