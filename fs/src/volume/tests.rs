@@ -23,6 +23,7 @@ mod history;
 mod kept;
 mod lease;
 mod loss;
+mod past;
 mod points;
 mod rivals;
 mod snapshots;

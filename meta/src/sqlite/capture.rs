@@ -282,6 +282,10 @@ impl<'c> Capture<'c> {
     }
 
     pub(super) fn del_xattr(&self, ino: Ino, name: &[u8]) -> Sql<()> {
+        // Left out, it is the planted bug that the histories of a volume must find.
+        if cfg!(feature = "planted-undo-forgets-a-row") {
+            return Ok(());
+        }
         let key = (self.epoch(), signed(ino.0), name);
         self.before_del(ino, KEEP_XATTR, FORGET_XATTR, key)
     }
