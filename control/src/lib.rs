@@ -15,14 +15,14 @@ mod wire;
 pub use error::{Advice, ApiError, ErrorBody};
 pub use sandbox::{
     Asked, Attachment, Chunk, ENDED_NAME, Ended, FRAME_MAX, FoundSandbox, Ground,
-    HIDDEN_DIRECTORIES, HIDDEN_FILES, INPUT_NAME, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
+    HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
     OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, ProjectFolder,
     SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER, SHIM_SOCKET, Sandbox,
     SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen, Told, cgroup_path,
     is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AttemptReport, AuthSettings, BRANCHES_FOLDER, CancelRequest, Fault, RevertReport, RevertRequest, RunDetails, RunDiff, RunList, RunState, RunSummary, StepReport, StepRequest, StepState, TriggerRequest, workflow_schema_text, BlockingControlClient, Branch, BranchList, BranchMade,
+    AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,
     BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
     Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
     ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
