@@ -11,7 +11,7 @@ const HUGE_BYTES: u64 = 1_300_000;
 const XATTRS: [&str; 3] = ["user.a", "user.b", "security.c"];
 
 impl Run {
-    fn bytes(&mut self) -> Arc<[u8]> {
+    pub(super) fn bytes(&mut self) -> Arc<[u8]> {
         let len = match self.rng.random_range(0..100) {
             0..55 => self.rng.random_range(1..300),
             55..85 => self.rng.random_range(300..9_000),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weldrfs_meta::Ino;
 
-use super::world::{Body, Node, World, is_within};
+use super::world::{Body, Node, World, is_within, split};
 use crate::Difference;
 
-/// A path, where it was before, and what is said of it.
-pub(super) type Line = (String, Option<String>, String);
+/// A path, where it was before if it was renamed, where it was if only a directory above it was, and what is said of it.
+pub(super) type Line = (String, Option<String>, Option<String>, String);
 
 /// The differences as the engine tells them.
 pub(super) fn told(found: &[Difference]) -> BTreeSet<Line> {
@@ -19,7 +19,12 @@ pub(super) fn told(found: &[Difference]) -> BTreeSet<Line> {
             (None, Some(_)) => "created".to_owned(),
             _ => words([one.content, one.mode, one.owner, one.xattrs]),
         };
-        (text(&one.path), one.from.as_ref().map(text), what)
+        (
+            text(&one.path),
+            one.from.as_ref().map(text),
+            one.old_path.as_ref().map(text),
+            what,
+        )
     };
     let lines: BTreeSet<Line> = found.iter().map(line).collect();
     assert_eq!(lines.len(), found.len(), "{found:#?}");
@@ -29,7 +34,12 @@ pub(super) fn told(found: &[Difference]) -> BTreeSet<Line> {
 /// Those that are at or below a path now, or were.
 pub(super) fn within(lines: BTreeSet<Line>, top: &str) -> BTreeSet<Line> {
     let is_in = |line: &Line| {
-        is_within(&line.0, top) || line.1.as_ref().is_some_and(|from| is_within(from, top))
+        is_within(&line.0, top)
+            || line
+                .1
+                .as_ref()
+                .or(line.2.as_ref())
+                .is_some_and(|was| is_within(was, top))
     };
     lines.into_iter().filter(is_in).collect()
 }
@@ -51,38 +61,60 @@ pub(super) fn differences(old: &World, new: &World) -> BTreeSet<Line> {
         let mut from: Vec<&String> = lost.difference(&gained).collect();
         let mut to: Vec<&String> = gained.difference(&lost).collect();
         if both.is_some() {
-            let stayed = is.iter().filter(|(key, _)| was.contains_key(*key));
-            let stayed = stayed
-                .map(|(_, path)| path)
-                .chain(lost.intersection(&gained));
-            let stayed = stayed.filter(|_| !what.is_empty());
-            lines.extend(stayed.map(|path| (path.clone(), None, what.clone())));
+            let stayed = is
+                .iter()
+                .filter_map(|(key, path)| Some((path, was.get(key)?)));
+            let stayed = stayed.map(|(path, was)| (path, (was != path).then(|| was.clone())));
+            let same = lost.intersection(&gained).map(|path| (path, None));
+            if !what.is_empty() {
+                let stayed = stayed.chain(same);
+                lines.extend(stayed.map(|(path, was)| (path.clone(), None, was, what.clone())));
+            }
             let moved = from.len().min(to.len());
             let pairs = from.drain(..moved).zip(to.drain(..moved));
-            lines.extend(pairs.map(|(from, to)| (to.clone(), Some(from.clone()), what.clone())));
+            lines.extend(
+                pairs.map(|(from, to)| (to.clone(), Some(from.clone()), None, what.clone())),
+            );
         }
         deleted.extend(from.into_iter().map(|path| (path.clone(), ino)));
         created.extend(to.into_iter().map(|path| (path.clone(), ino)));
     }
+    let one_that_changed = |path: &str, old_path: Option<String>, was: &Node, is: &Node| {
+        let what = compared(was, is);
+        (!what.is_empty()).then(|| (path.to_owned(), None, old_path, what))
+    };
+    // What is left, by directory and name.
+    let mut left = BTreeMap::new();
     for (path, was) in deleted {
         let was = old.node(was);
         match created.get(&path).map(|ino| new.node(*ino)) {
             Some(is) if is.kind() == was.kind() => {
-                let what = compared(was, is);
                 created.remove(&path);
-                if !what.is_empty() {
-                    lines.insert((path, None, what));
-                }
+                lines.extend(one_that_changed(&path, None, was, is));
             }
-            _ => drop(lines.insert((path, None, "deleted".to_owned()))),
+            _ => drop(left.insert(key(old, &path), (path, was))),
         }
     }
-    lines.extend(
-        created
-            .into_keys()
-            .map(|path| (path, None, "created".to_owned())),
-    );
+    for (path, is) in created {
+        let is = new.node(is);
+        let key = key(new, &path);
+        match left.get(&key) {
+            Some((old_path, was)) if is.kind() == was.kind() => {
+                lines.extend(one_that_changed(&path, Some(old_path.clone()), was, is));
+                left.remove(&key);
+            }
+            _ => drop(lines.insert((path, None, None, "created".to_owned()))),
+        }
+    }
+    let left = left.into_values().map(|(path, _)| path);
+    lines.extend(left.map(|path| (path, None, None, "deleted".to_owned())));
     lines
+}
+
+/// The directory and the name of a path.
+fn key(world: &World, path: &str) -> (Ino, String) {
+    let (above, name) = split(path);
+    (world.walk(above).unwrap(), name.to_owned())
 }
 
 /// The entries of an inode, and their paths.

@@ -9,6 +9,8 @@ mod content;
 mod data;
 mod differences;
 mod names;
+mod onlooker;
+mod places;
 mod restoring;
 mod seen;
 mod snapshots;
@@ -25,6 +27,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use weldrfs_meta::{Epoch, Ino};
 
+use onlooker::Kernel;
 use seen::{Depth, compare};
 use world::{Body, Node, World};
 
@@ -99,6 +102,7 @@ struct Run {
     rng: SmallRng,
     hours: Hours,
     volume: Arc<Volume>,
+    kernel: Arc<Kernel>,
     /// The name of the machine's state folder.
     state: String,
     machines: u32,
@@ -111,6 +115,8 @@ struct Run {
     /// Files that somebody has open, and those of them without a name.
     held: BTreeSet<Ino>,
     unnamed: BTreeMap<Ino, Arc<Node>>,
+    /// Files that were written to after they had lost their names.
+    late: BTreeMap<Ino, Arc<Node>>,
     /// The snapshots that the last restores made.
     safeties: Vec<Epoch>,
     step: u32,
@@ -122,6 +128,7 @@ struct Run {
 #[derive(Default, Debug)]
 struct Counts {
     restores: u64,
+    late_writes: u64,
     differences: u64,
     clones: u64,
     crashes: u64,
@@ -182,6 +189,7 @@ impl Drop for Says {
 impl Counts {
     fn add(&mut self, other: &Self) {
         self.restores += other.restores;
+        self.late_writes += other.late_writes;
         self.differences += other.differences;
         self.clones += other.clones;
         self.crashes += other.crashes;
@@ -217,6 +225,7 @@ impl Run {
         let mut run = Self {
             rng,
             hours,
+            kernel: Kernel::of(&volume),
             volume,
             state,
             machines: 0,
@@ -226,6 +235,7 @@ impl Run {
             by_ms: BTreeMap::new(),
             held: BTreeSet::new(),
             unnamed: BTreeMap::new(),
+            late: BTreeMap::new(),
             safeties: Vec::new(),
             step: 0,
             doing: "beginning".to_owned(),
@@ -264,6 +274,7 @@ impl Run {
         self.doing = "nothing".to_owned();
         (chosen.unwrap().1)(self);
         self.let_unnamed_go(&before);
+        self.late.clear();
         self.note();
         self.compare_some();
     }
@@ -283,7 +294,10 @@ impl Run {
                 continue;
             }
             match self.held.contains(ino) {
-                true => drop(self.unnamed.insert(*ino, Arc::clone(node))),
+                true => {
+                    let node = self.late.get(ino).unwrap_or(node);
+                    self.unnamed.insert(*ino, Arc::clone(node));
+                }
                 false => self.is_gone(*ino),
             }
         }

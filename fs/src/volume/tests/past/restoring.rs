@@ -4,7 +4,8 @@
 use super::differences::differences;
 use super::world::{is_within, join, split};
 use super::*;
-use crate::{FsError, Restored};
+use crate::FsError;
+use crate::engine::Aside;
 
 /// What is to be at a path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -159,7 +160,7 @@ impl Run {
         let lines = differences(&past.world, &self.now.live);
         let changed = lines
             .into_iter()
-            .map(|(path, from, _)| from.unwrap_or(path));
+            .map(|(path, from, was, _)| from.or(was).unwrap_or(path));
         let old = changed.filter(|path| past.world.walk(path).is_some());
         if let Some(path) = old.choose(&mut self.rng) {
             self.restore_at(&past, &path);
@@ -181,8 +182,13 @@ impl Run {
         let name = &past.snapshot.name;
         self.doing = format!("restore {path:?} as it was at {name}");
         let what = self.what();
-        let before = self.now.live.clone();
+        let mut before = self.now.live.clone();
         let engine = Arc::clone(self.volume.engine());
+        self.kernel.heard.lock().clear();
+        *self.kernel.late.lock() = match self.rng.random_ratio(1, 3) {
+            true => Some(self.bytes()),
+            false => None,
+        };
         let restored = match engine.restore(name, path.as_bytes()) {
             Ok(restored) => restored,
             Err(error) => return self.was_refused(path, &error),
@@ -199,19 +205,33 @@ impl Run {
             after.node_mut(ino).mtime_ns = engine.getattr(ino).unwrap().mtime_ns;
         }
         self.now.live = after;
+        let heard = self.kernel.heard.lock().pop().unwrap_or_default();
+        self.was_announced(&before, &heard);
+        self.write_late(&mut before);
         match &restored.safety {
             Some(safety) => {
                 self.safeties.push(safety.epoch);
-                self.keep(safety.clone(), before.clone());
+                self.keep(safety.clone(), before);
             }
             None => assert!(
                 before == self.now.live,
                 "{what}: it changed, and cannot be undone"
             ),
         }
-        self.was_announced(&before, &restored);
         compare(&self.volume, ROOT_INO, &self.now.live, Depth::All, &what);
         self.compare_diff(past, None);
+    }
+
+    /// What was written into a file that had just lost its names was there before the restore.
+    fn write_late(&mut self, before: &mut World) {
+        self.kernel.late.lock().take();
+        let Some((ino, data, mtime_ns)) = self.kernel.written.lock().take() else {
+            return;
+        };
+        before.content_mut(ino).write(0, &data);
+        before.node_mut(ino).mtime_ns = mtime_ns;
+        self.late.insert(ino, Arc::clone(&before.0[&ino]));
+        self.counts.late_writes += 1;
     }
 
     fn was_refused(&self, path: &str, error: &FsError) {
@@ -277,14 +297,11 @@ impl Run {
     }
 
     /// Whoever knows parts of the tree is told of every entry and every inode that changed.
-    fn was_announced(&self, before: &World, restored: &Restored) {
+    fn was_announced(&self, before: &World, heard: &Aside) {
         let after = &self.now.live;
         let what = self.what();
-        let told: BTreeSet<(Ino, &[u8])> = restored
-            .entries
-            .iter()
-            .map(|(dir, name)| (*dir, &name[..]))
-            .collect();
+        let entries = heard.entries.iter();
+        let told: BTreeSet<(Ino, &[u8])> = entries.map(|one| (one.dir, &one.name[..])).collect();
         let entries = |world: &World| -> BTreeMap<(Ino, String), Ino> {
             world
                 .entries()
@@ -308,7 +325,7 @@ impl Run {
             };
             let is_same = node == now && links_before[ino] == links[ino];
             assert!(
-                is_same || restored.inodes.contains(ino),
+                is_same || heard.inodes.contains(ino),
                 "{what}: nobody hears that {ino} changed"
             );
         }

@@ -49,6 +49,7 @@ impl Run {
         self.held.clear();
         self.unnamed.clear();
         self.volume = open(&self.hours, &self.state, self.checkpoint_interval);
+        self.kernel = Kernel::of(&self.volume);
     }
 
     /// The process dies; the disk is as it was.
