@@ -4,6 +4,7 @@
 //! mount.fuse3 calls `weldrfs SOURCE MOUNTPOINT -o OPTIONS`; mount(8) calls a helper by the name `mount.fuse.weldrfs`.
 
 mod control;
+mod previews_args;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    control as sidecar, events, exec, fsck, mount, mounts, restore, snapshot, umount, volumes,
+    control as sidecar, events, exec, fsck, mount, mounts, previews, restore, snapshot, umount,
+    volumes,
 };
 use crate::{moment, options};
 
@@ -107,6 +109,11 @@ pub(crate) enum Invocation {
         request: events::Request,
         socket: Option<PathBuf>,
     },
+    Previews {
+        request: previews::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -155,6 +162,8 @@ enum Command {
     Mounts(control::MountsArgs),
     /// Run a command in a sandbox on a mount of the sidecar; its output and status are this one's
     Exec(Box<control::ExecArgs>),
+    /// Run apps on mounts of the sidecar, at ports of this machine
+    Previews(previews_args::PreviewsArgs),
     /// Follow what the sidecar tells
     Events(control::EventsArgs),
     /// Keep one sandbox; started by the sidecar
@@ -629,6 +638,7 @@ impl From<Command> for Invocation {
             Command::Control(control) => (*control).into(),
             Command::Mounts(mounts) => mounts.into(),
             Command::Events(events) => events.into(),
+            Command::Previews(previews) => previews.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

@@ -122,6 +122,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => commands::mounts::run(request, socket, as_json, environment),
+        Invocation::Previews {
+            request,
+            socket,
+            as_json,
+        } => commands::previews::run(request, socket, as_json, environment),
         Invocation::Events { request, socket } => {
             commands::events::run(&request, socket, environment)
         }

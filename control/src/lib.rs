@@ -22,11 +22,13 @@ pub use sandbox::{
     is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, CommandLine, Credentials, EXECS_MAX, Ending, Event, ExecExit, ExecLine, ExecRequest,
-    Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening, LogLines,
-    MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost, MountList, MountOrder,
-    MountRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates,
+    AllowedHost, AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET,
+    CheckedOrder, Clock, CommandLine, Credentials, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
+    ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
+    LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost, MountList,
+    MountOrder, MountRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth,
+    Preview, PreviewEnd, PreviewList, PreviewLog, PreviewLogLine, PreviewPorts, PreviewRequest,
+    PreviewSettings, PreviewState, PreviewStopRequest, PreviewUse, Rates, RestartPolicy,
     SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
     TokenInfo, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
     without_places,

@@ -9,6 +9,7 @@ pub(crate) mod gc;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 mod patch;
+pub(crate) mod previews;
 mod progress;
 pub(crate) mod restore;
 mod serve;

@@ -17,6 +17,7 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod previews;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;

@@ -22,11 +22,13 @@ const TOKEN: &str = "token";
         license(name = "Apache-2.0"),
     ),
     paths(
-        api::add, api::list, api::details, api::unmount, api::sync, api::logs, api::exec, api::events, api::health, api::metrics,
+        api::add, api::list, api::details, api::unmount, api::sync, api::logs, api::exec, api::start_preview, api::stop_preview,
+        api::list_previews, api::get_preview, api::preview_logs, api::events, api::health, api::metrics,
     ),
     tags(
         (name = "mounts", description = "Volumes mounted on this machine"),
         (name = "exec", description = "Commands in sandboxes, on a mount"),
+        (name = "previews", description = "Apps that run on mounts and are reached at ports of the machine"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),

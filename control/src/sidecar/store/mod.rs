@@ -4,9 +4,11 @@
 //! One connection, used by one thread at a time. Every change is durable when the call returns.
 
 mod answers;
+mod previews;
 mod schema;
 
 pub(super) use answers::Reserved;
+pub(super) use previews::KeptPreview;
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

@@ -8,7 +8,7 @@ use crate::sidecar::start_error::StartError;
 const APPLICATION_ID: i64 = 0x5746_5343;
 
 /// What makes version n out of version n-1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // 1: the mounts that are wanted, and what has happened.
     "CREATE TABLE mount (
          name TEXT PRIMARY KEY,
@@ -38,6 +38,15 @@ const MIGRATIONS: [&str; 2] = [
          PRIMARY KEY (asker, key)
      ) STRICT, WITHOUT ROWID;
      CREATE INDEX answer_age ON answer (begun_ms);",
+    // 3: the apps that run on mounts, one for each folder.
+    "CREATE TABLE preview (
+         id TEXT PRIMARY KEY,
+         mount TEXT NOT NULL,
+         folder TEXT NOT NULL,
+         sandbox TEXT,
+         data TEXT NOT NULL,
+         UNIQUE (mount, folder)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Version of the tables that this program writes.
