@@ -26,3 +26,4 @@ mod sidecar;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
+mod vite;

@@ -12,7 +12,7 @@ use crate::sidecar::{Sidecar, kill};
 use crate::support::{PATIENCE, until};
 
 /// Ports that other tests on this machine hardly use at the same time.
-fn first_port() -> u16 {
+pub(crate) fn first_port() -> u16 {
     20_000 + u16::try_from(std::process::id() % 500).unwrap() * 20
 }
 
@@ -33,7 +33,7 @@ http.createServer((request, response) => {
 }).listen(process.env.PORT, process.env.ADDRESS || '127.0.0.1');
 ";
 
-fn write(sidecar: &Sidecar, path: &str, text: &str) {
+pub(crate) fn write(sidecar: &Sidecar, path: &str, text: &str) {
     let path = sidecar
         .place
         .path("ws/project")
@@ -73,35 +73,35 @@ fn reach(sidecar: &Sidecar, id: &str, state: &str) -> Value {
 
 /// Starts what `body` says and waits until it is ready.
 #[track_caller]
-fn ready(sidecar: &Sidecar, body: &Value) -> Value {
+pub(crate) fn ready(sidecar: &Sidecar, body: &Value) -> Value {
     let preview = start(sidecar, body);
     reach(sidecar, id(&preview), "ready")
 }
 
-fn id(preview: &Value) -> &str {
+pub(crate) fn id(preview: &Value) -> &str {
     preview["id"].as_str().unwrap()
 }
 
-fn port(preview: &Value) -> u16 {
+pub(crate) fn port(preview: &Value) -> u16 {
     u16::try_from(preview["host_port"].as_u64().unwrap()).unwrap()
 }
 
 #[track_caller]
-fn stop(sidecar: &Sidecar, preview: &Value) -> Value {
+pub(crate) fn stop(sidecar: &Sidecar, preview: &Value) -> Value {
     let body = json!({"id": id(preview)}).to_string();
     let answer = sidecar.ask("POST", "/previews/stop", &body).success();
     assert!(["stopping", "stopped"].contains(&answer["state"].as_str().unwrap()));
     reach(sidecar, id(preview), "stopped")
 }
 
-fn connect(port: u16) -> TcpStream {
+pub(crate) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// The body of what the app answers.
-fn fetch(port: u16, path: &str) -> String {
+pub(crate) fn fetch(port: u16, path: &str) -> String {
     let mut stream = connect(port);
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();

@@ -160,13 +160,13 @@ async fn accept(listener: TcpListener, inside: Arc<Mutex<Option<Inside>>>, slots
     // Connections end with the port they came through.
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
         let accepted = listener.accept().await;
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
                 let inside = inside.lock().clone();
                 connections.spawn(async move {
                     forward(stream, inside).await;

@@ -63,7 +63,8 @@ struct Runs {
 /// A sandbox whose process has been started.
 struct Launched {
     sandbox: Sandbox,
-    attachment: Attachment,
+    /// Absent when the process is gone already.
+    attachment: Option<Attachment>,
     occupied: Occupied,
     mount_pid: Option<u32>,
 }
@@ -143,7 +144,7 @@ impl Keeper {
     ) {
         match sandbox {
             Some((sandbox, Some(ended))) => {
-                self.read_back(&sandbox, &ended);
+                self.read_back(&sandbox, &ended, 0);
                 self.runs.sandbox = Some(sandbox);
                 self.ended(&ended).await;
             }
@@ -252,16 +253,7 @@ impl Keeper {
             order.mountpoint.clone_from(&occupied.path);
             let mount_pid = mount_pid(&parts, &mount);
             let sandbox = parts.host.start(order).await?;
-            let attachment = match sandbox.attach(0).await {
-                Ok(attachment) => attachment,
-                Err(error) => {
-                    tracing::error!(%error, id = sandbox.id, "a sandbox does not answer");
-                    parts.host.remove(&sandbox).await;
-                    return Err(ApiError::Internal(
-                        "the process that keeps the app does not answer".into(),
-                    ));
-                }
-            };
+            let attachment = sandbox.attach(0).await.ok();
             Ok(Launched {
                 sandbox,
                 attachment,
@@ -276,10 +268,13 @@ impl Keeper {
         match launched {
             Ok(launched) => {
                 self.runs.sandbox = Some(launched.sandbox);
-                self.runs.attachment = Some(launched.attachment);
+                self.runs.attachment = launched.attachment;
                 self.runs.occupied = Some(launched.occupied);
                 self.runs.start_by = Some(Instant::now() + START_DEADLINE);
                 self.wanted.mount_pid = launched.mount_pid;
+                if self.runs.attachment.is_none() {
+                    self.lost("the process that kept it does not answer").await;
+                }
             }
             Err(error) => self.tell(Input::NotLaunched(error.to_string())).await,
         }
@@ -327,7 +322,14 @@ impl Keeper {
         self.tell(Input::Ended(end)).await;
     }
 
+    /// Nobody keeps it any more: it has ended so quickly that nobody was told, or its keeper died.
     async fn lost(&mut self, reason: &str) {
+        let sandbox = self.runs.sandbox.clone();
+        if let Some((sandbox, ended)) = sandbox.and_then(|s| s.ended().map(|ended| (s, ended))) {
+            let from = self.runs.attachment.as_ref().map_or(0, Attachment::offset);
+            self.read_back(&sandbox, &ended, from);
+            return self.ended(&ended).await;
+        }
         self.over();
         if let Some(sandbox) = &self.runs.sandbox {
             self.parts.host.remove(sandbox).await;
@@ -400,7 +402,7 @@ impl Keeper {
     }
 
     /// Takes the port of the machine, unless it has it.
-    fn listen(&self) {
+    pub(super) fn listen(&self) {
         if self.wanted.request.network == Network::Host || self.shared.has_port() {
             return;
         }
@@ -601,12 +603,12 @@ impl Keeper {
         )
     }
 
-    /// What an app wrote that has ended meanwhile.
-    pub(super) fn read_back(&self, sandbox: &Sandbox, ended: &Ended) {
+    /// What an app wrote that has ended meanwhile, from offset `from` on.
+    pub(super) fn read_back(&self, sandbox: &Sandbox, ended: &Ended, from: u64) {
         let Ok(file) = std::fs::File::open(sandbox.kept.join(OUTPUT_NAME)) else {
             return;
         };
-        let mut at = ended.first;
+        let mut at = ended.first.max(from);
         while at < ended.written
             && let Ok(chunk) = read_chunk(&file, at)
         {

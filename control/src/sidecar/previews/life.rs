@@ -233,7 +233,7 @@ impl Life {
         }
         let how = how(&end);
         match self.phase.clone() {
-            Phase::Starting => self.fail(format!("{how} at once"), end),
+            Phase::Starting => self.by_itself(format!("{how} at once"), end, now),
             Phase::Probing { .. } => {
                 self.by_itself(format!("{how} before its port answered"), end, now)
             }

@@ -186,11 +186,13 @@ impl Previews {
         });
         match (wanted.state.is_over(), found) {
             (true, Some(FoundSandbox::Ended(sandbox, _, ended))) => {
-                keeper.read_back(&sandbox, &ended);
+                keeper.read_back(&sandbox, &ended, 0);
                 shared.log.finish();
             }
             (true, _) => {}
             (false, Some(FoundSandbox::Running(sandbox, note))) => {
+                // Before anybody is answered.
+                keeper.listen();
                 tokio::spawn(keeper.adopt(sandbox, note, commands));
             }
             (false, Some(FoundSandbox::Ended(sandbox, _, ended))) => {
