@@ -127,6 +127,16 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => commands::previews::run(request, socket, as_json, environment),
+        Invocation::MountSnapshots {
+            request,
+            socket,
+            as_json,
+        } => commands::mount_snapshots::run(request, socket, as_json, environment),
+        Invocation::Branches {
+            request,
+            socket,
+            as_json,
+        } => commands::branches::run(request, socket, as_json, environment),
         Invocation::Events { request, socket } => {
             commands::events::run(&request, socket, environment)
         }

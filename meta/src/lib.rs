@@ -43,5 +43,5 @@ pub use snapshot::{
     CloneTo, Difference, EntryChange, NewSnapshot, Order, Restored, Snapshot, SnapshotView,
 };
 pub use sqlite::{
-    Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
+    Dead, Own, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };

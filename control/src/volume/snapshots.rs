@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
@@ -48,7 +49,7 @@ fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
 }
 
 /// A snapshot of the volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotInfo {
     /// Its name, unique in the volume.
@@ -68,7 +69,7 @@ pub struct SnapshotInfo {
 }
 
 /// Answer to `GET /v1/snapshots`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotList {
     /// Oldest first.
@@ -133,7 +134,7 @@ impl DiffRequest {
 }
 
 /// What happened to a path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// It was not there.
@@ -148,7 +149,7 @@ pub enum DifferenceKind {
 }
 
 /// One path that differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DifferenceInfo {
     /// Where it is, or was if it is gone.

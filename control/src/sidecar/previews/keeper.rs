@@ -246,10 +246,11 @@ impl Keeper {
         };
         let (parts, who) = (Arc::clone(&self.parts), self.who());
         let mount = self.wanted.request.mount.clone();
+        let folder = self.wanted.folder.clone();
         self.runs.since = Some(Instant::now());
         self.launching = Some(tokio::spawn(async move {
             let mut order = order?;
-            let occupied = parts.mounts.occupy(&mount, who).await?;
+            let occupied = parts.mounts.occupy(&mount, &folder, who).await?;
             order.mountpoint.clone_from(&occupied.path);
             let mount_pid = mount_pid(&parts, &mount);
             let sandbox = parts.host.start(order).await?;
@@ -394,7 +395,10 @@ impl Keeper {
         }
         if self.runs.occupied.is_none() && self.runs.attachment.is_some() {
             // After a restart of the sidecar the mount may be known a while later.
-            let occupied = self.parts.mounts.occupy(mount_of(&self.wanted), self.who());
+            let Wanted {
+                request, folder, ..
+            } = &self.wanted;
+            let occupied = self.parts.mounts.occupy(&request.mount, folder, self.who());
             self.runs.occupied = occupied.await.ok();
         }
         self.listen();
@@ -622,10 +626,6 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.stop_probing();
     }
-}
-
-fn mount_of(wanted: &Wanted) -> &str {
-    &wanted.request.mount
 }
 
 fn mount_pid(parts: &Parts, mount: &str) -> Option<u32> {

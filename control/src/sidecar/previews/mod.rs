@@ -262,8 +262,8 @@ impl Previews {
         }
         let mount = checked.request.mount.clone();
         // Held until the app's own: the mount does not go in between.
-        let occupied = parts.mounts.occupy(&mount, "a preview that starts".into());
-        let occupied = occupied.await?;
+        let who = "a preview that starts".to_owned();
+        let occupied = parts.mounts.occupy(&mount, &checked.folder, who).await?;
         let live = there.filter(|there| !there.is_over());
         let host_port = match &live {
             Some(there) => there.shared.wanted().host_port,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::types::{PreviewEnd, PreviewRequest, PreviewState};
 use crate::error::ApiError;
 use crate::sandbox::{Network, SandboxOrder};
-use crate::sidecar::exec::request::{check_variables, command, folder, limits};
+use crate::sidecar::exec::request::{check_variables, command, limits};
+use crate::sidecar::names::below_mount;
 use crate::sidecar::sandboxing::SandboxSettings;
 use crate::sidecar::secret_folder::SecretFolder;
 use crate::sidecar::store::KeptPreview;
@@ -144,7 +145,7 @@ pub(super) fn check(
     secrets: &SecretFolder,
 ) -> Result<Checked, ApiError> {
     let invalid = |text: String| Err(ApiError::InvalidRequest(text));
-    let folder = folder(request.path.as_deref().unwrap_or_default())?;
+    let folder = below_mount(request.path.as_deref().unwrap_or_default())?;
     let command = request.command.as_ref().map(command).transpose()?;
     check_variables(&request.env, &request.secrets)?;
     secrets.read(&request.secrets)?;

@@ -1,13 +1,13 @@
 //! What the command line may say about previews.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use weldrfs_control::{CommandLine, LimitsRequest, Network, PreviewRequest, RestartPolicy};
 
 use super::Invocation;
-use super::control::{lifetime, variable};
+use super::common::{Json, Socket, lifetime, place};
+use super::exec::variable;
 use crate::commands::{exec, previews};
 
 /// Most lines of a log that may be asked for.
@@ -16,18 +16,10 @@ const LINES_MAX: u64 = 5_000;
 /// Apps that run on mounts.
 #[derive(Debug, Args)]
 pub(super) struct PreviewsArgs {
-    /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
-    #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
     #[command(subcommand)]
     command: PreviewsCommand,
-}
-
-#[derive(Debug, Args)]
-struct Json {
-    /// Answer with JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,10 +120,7 @@ fn restart(text: &str) -> Result<RestartPolicy, String> {
 
 impl From<StartArgs> for PreviewRequest {
     fn from(args: StartArgs) -> Self {
-        let (mount, path) = match args.place.split_once(':') {
-            Some((mount, path)) => (mount.to_owned(), Some(path.to_owned())),
-            None => (args.place, None),
-        };
+        let (mount, path) = place(args.place);
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let is_given = !args.command.is_empty();
         Self {
@@ -188,7 +177,7 @@ impl From<PreviewsArgs> for Invocation {
         };
         Self::Previews {
             request,
-            socket: args.socket,
+            socket: args.socket.socket,
             as_json,
         }
     }
