@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod mount_snapshots;
 mod mounts;
+mod previews;
 mod snapshots;
 mod stores;
 mod trash;
@@ -133,6 +134,11 @@ pub(crate) enum Invocation {
         request: commands::events::Request,
         socket: Option<PathBuf>,
     },
+    Previews {
+        request: commands::previews::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -186,6 +192,8 @@ enum Command {
     Branches(branches::BranchesArgs),
     /// Run a command in a sandbox on a mount of the sidecar; its output and status are this one's
     Exec(Box<exec::ExecArgs>),
+    /// Run apps on mounts of the sidecar, at ports of this machine
+    Previews(previews::PreviewsArgs),
     /// Follow what the sidecar tells
     Events(events::EventsArgs),
     /// Keep one sandbox; started by the sidecar
@@ -380,6 +388,7 @@ impl From<Command> for Invocation {
             Command::Mounts(mounts) => mounts.into(),
             Command::Branches(branches) => branches.into(),
             Command::Events(events) => events.into(),
+            Command::Previews(previews) => previews.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

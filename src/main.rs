@@ -127,6 +127,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => commands::mounts::run(request, socket, as_json, environment),
+        Invocation::Previews {
+            request,
+            socket,
+            as_json,
+        } => commands::previews::run(request, socket, as_json, environment),
         Invocation::MountSnapshots {
             request,
             socket,

@@ -22,15 +22,18 @@ pub use sandbox::{
     is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,
-    BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
-    ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
-    LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost,
-    MountList, MountOrder, MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest,
-    MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates, SECRET_MAX,
-    SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo,
-    UnmountRequest, WallClock, openapi_text, output_bytes, serve_control, without_places,
+    AllowedHost, AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList,
+    BranchMade, BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET,
+    CheckedOrder, Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit,
+    ExecLine, ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest,
+    Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff,
+    MountHost, MountList, MountOrder, MountRequest, MountRestoreRequest, MountRestored,
+    MountSnapshotRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Preview,
+    PreviewEnd, PreviewList, PreviewLog, PreviewLogLine, PreviewPorts, PreviewRequest,
+    PreviewSettings, PreviewState, PreviewStopRequest, PreviewUse, Rates, RestartPolicy,
+    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
+    TokenInfo, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
+    without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{

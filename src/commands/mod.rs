@@ -11,6 +11,7 @@ pub(crate) mod mount;
 pub(crate) mod mount_snapshots;
 pub(crate) mod mounts;
 mod patch;
+pub(crate) mod previews;
 mod progress;
 pub(crate) mod restore;
 mod serve;

@@ -138,6 +138,8 @@ fn the_readme_by_the_command_line_alone() {
         ("weldrfs exec v:.weldr", "it works"),
         ("branches ls", "v:fix   ready  app"),
         ("branches rm", "v:fix is removed"),
+        ("previews start", "is ready at http://localhost:30"),
+        ("previews stop", "is stopped"),
         ("weldrfs events", "sidecar.started"),
         ("mounts logs", "mounted"),
         ("mounts sync", "everything of v is in the store"),

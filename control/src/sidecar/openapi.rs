@@ -68,7 +68,9 @@ const TOKEN: &str = "token";
         api::snapshots::list, api::snapshots::create, api::snapshots::get, api::snapshots::remove,
         api::snapshots::restore, api::snapshots::diff,
         api::branches::create, api::branches::list, api::branches::get, api::branches::remove, api::branches::sync,
-        api::exec, api::events, api::health, api::metrics,
+        api::exec,
+        api::start_preview, api::stop_preview, api::list_previews, api::get_preview, api::preview_logs,
+        api::events, api::health, api::metrics,
         api::page::begin, api::page::get, api::page::end,
     ),
     tags(
@@ -76,6 +78,7 @@ const TOKEN: &str = "token";
         (name = "snapshots", description = "States of a mount that can be gone back to"),
         (name = "branches", description = "Copies of directories of a mount that share its content"),
         (name = "exec", description = "Commands in sandboxes, on a mount"),
+        (name = "previews", description = "Apps that run on mounts and are reached at ports of the machine"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),

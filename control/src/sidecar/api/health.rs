@@ -68,7 +68,9 @@ pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Respon
         listeners: STREAMS_MAX.saturating_sub(app.streams.available_permits()),
         database_works: app.store.trouble().await.is_none(),
     };
-    let text = app.metrics.text(&app.mounts.views(), now)?;
+    let text = app
+        .metrics
+        .text(&app.mounts.views(), &app.previews.list(), now)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

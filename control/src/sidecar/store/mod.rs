@@ -5,10 +5,12 @@
 
 mod answers;
 mod branches;
+mod previews;
 mod schema;
 
 pub(super) use answers::Reserved;
 pub(super) use branches::{BranchRow, Mark, RowState};
+pub(super) use previews::KeptPreview;
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
