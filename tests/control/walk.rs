@@ -66,7 +66,7 @@ fn walk(lines: &[String]) -> Vec<(String, String)> {
         }
     }
     // Nothing is mounted any more.
-    script.push_str("! grep -F fuse.weldrfs /proc/self/mountinfo\n");
+    script.push_str("! grep -E ' (/mnt/v|/workspace/[^ ]+) ' /proc/self/mountinfo\n");
     let mut command = Command::new("timeout");
     command
         .args([
@@ -140,7 +140,7 @@ fn the_readme_by_the_command_line_alone() {
         ("branches rm", "v:fix is removed"),
         ("previews start", "is ready at http://localhost:30"),
         ("previews stop", "is stopped"),
-        ("weldrfs events", "sidecar.started"),
+        ("weldrfs events", "branch.removed"),
         ("mounts logs", "mounted"),
         ("mounts sync", "everything of v is in the store"),
         ("mounts rm v ", "v is unmounted"),
@@ -178,7 +178,7 @@ fn the_readme_by_curl_alone() {
             r#""text":"it works\n""#,
         ),
         ("-X DELETE", r#""state":"removed""#),
-        ("/events", "event: sidecar.started"),
+        ("/events", "event: branch.removed"),
         ("/logs", r#""lines":["#),
         ("/sync", r#""in_store_lsn":"#),
         ("/mounts/unmount", r#""state":"unmounted""#),
