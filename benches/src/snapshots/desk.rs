@@ -138,7 +138,8 @@ impl<'a, 'n> Desk<'a, 'n> {
         self.run(&mut Command::new("sync")).map(drop)
     }
 
-    fn write(&self, op: &str, round: u64) -> Result<Said> {
+    /// Writing of one kind.
+    pub(super) fn write(&self, op: &str, round: u64) -> Result<Said> {
         let (count, round) = (self.amounts.writes.to_string(), round.to_string());
         self.own("write", &[&op, &self.beside("desk"), &count, &round])
     }

@@ -90,7 +90,9 @@ impl Volume<'_, '_, '_> {
             took.push(began.elapsed().as_secs_f64() * 1e3);
         }
         self.desk.note(&took);
-        let wanted = self.there + self.desk.amounts.commands + self.desk.amounts.requests;
+        self.busy_snapshots()?;
+        let amounts = self.desk.amounts;
+        let wanted = self.there + amounts.commands + amounts.requests + amounts.repeats;
         let found = self.names()?.len() as u64;
         ensure(found == wanted, || {
             format!("{found} snapshots are there, not {wanted}")
@@ -100,6 +102,20 @@ impl Volume<'_, '_, '_> {
         let mut took = Vec::new();
         for name in &names {
             took.push(self.snapshot("rm", name)?.seconds * 1e3);
+        }
+        self.desk.note(&took);
+        Ok(())
+    }
+
+    /// Snapshots of a volume that was just written to a lot: nothing of that has to be done before they are there.
+    fn busy_snapshots(&mut self) -> Result<()> {
+        self.desk.doing("create_busy");
+        let mut took = Vec::new();
+        for n in 0..self.desk.amounts.repeats {
+            self.desk.write("overwrite", n)?;
+            let began = Instant::now();
+            self.request_snapshot(&format!("b-{n}"))?;
+            took.push(began.elapsed().as_secs_f64() * 1e3);
         }
         self.desk.note(&took);
         Ok(())
