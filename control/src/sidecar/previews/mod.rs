@@ -30,6 +30,7 @@ use super::mounts::Mounts;
 use super::sandboxing::SandboxSettings;
 use super::secret_folder::SecretFolder;
 use super::store::Store;
+use super::types::{HealthStatus, PartHealth};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Network, SandboxHost};
 use forward::Forward;
@@ -502,6 +503,27 @@ impl Previews {
             true => (true, u64::MAX - preview.created_ms),
         });
         all
+    }
+
+    /// How well they work: an app that fails is its own affair, a port that cannot be had is not.
+    pub(super) fn health(&self) -> PartHealth {
+        let all = self.all.lock();
+        let troubled: Vec<String> = all
+            .values()
+            .map(|kept| kept.shared.view())
+            .filter(|view| view.trouble.is_some())
+            .map(|view| view.id)
+            .collect();
+        match troubled.is_empty() {
+            true => PartHealth::OK,
+            false => PartHealth {
+                status: HealthStatus::Degraded,
+                reason: Some(format!(
+                    "{} cannot be reached; GET /previews says why",
+                    troubled.join(", ")
+                )),
+            },
+        }
     }
 
     /// One of them.
