@@ -6,6 +6,7 @@ mod commands;
 mod daemon;
 mod environment;
 mod failure;
+mod handover;
 mod log_file;
 mod logging;
 mod memory;
@@ -126,6 +127,16 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => commands::mounts::run(request, socket, as_json, environment),
+        Invocation::MountSnapshots {
+            request,
+            socket,
+            as_json,
+        } => commands::mount_snapshots::run(request, socket, as_json, environment),
+        Invocation::Branches {
+            request,
+            socket,
+            as_json,
+        } => commands::branches::run(request, socket, as_json, environment),
         Invocation::Events { request, socket } => {
             commands::events::run(&request, socket, environment)
         }

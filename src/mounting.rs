@@ -1,6 +1,7 @@
 //! The one place that names the engine's crate: turns a plan into an open volume and a live mount, and the engine's
 //! figures into the API's.
 
+mod branches;
 mod snapshots;
 mod trash;
 

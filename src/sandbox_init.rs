@@ -6,9 +6,13 @@
 //! reap.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+
+use crate::handover;
 
 /// How a shell says that there is no such program, and that it cannot be started.
 const NOT_FOUND: u8 = 127;
@@ -38,9 +42,18 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> u8 {
             NOT_STARTED,
         );
     }
+    // Not buffered: what is behind the variables is the command's.
+    let variables = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|input| handover::variables(&mut File::from(input)));
+    let variables = match variables {
+        Ok(variables) => variables,
+        Err(error) => return fail("the command's variables do not come", &error, NOT_STARTED),
+    };
     let signals = blocked();
     let mut command = Command::new(&program);
-    command.args(arguments);
+    command.args(arguments).env_clear().envs(variables);
     // The library leaves it as it is, and nothing could end the command then.
     // SAFETY: what runs between the fork and the program makes one system call.
     unsafe { command.pre_exec(unblock) };

@@ -9,7 +9,8 @@ use weldrfs_control::{
     DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE,
     SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
     SyncReport, TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest,
-    TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeStatus,
+    TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeBranch, VolumeBranchDrop,
+    VolumeBranchRequest, VolumeBranches, VolumeStatus,
 };
 
 use weldrfs_fs::Order;
@@ -153,6 +154,21 @@ impl VolumeApi for VolumeService {
     async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.empty_trash(request)).await?
+    }
+
+    async fn branches(&self) -> Result<VolumeBranches, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.branches()).await?
+    }
+
+    async fn branch(&self, request: VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
+        let volume = self.volume.clone();
+        ordered(move |order| volume.branch(order, &request)).await
+    }
+
+    async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.drop_branch(&request)).await?
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

@@ -16,20 +16,21 @@ pub use error::{Advice, ApiError, ErrorBody};
 pub use sandbox::{
     Asked, Attachment, Chunk, ENDED_NAME, Ended, FRAME_MAX, FoundSandbox, Ground,
     HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
-    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, SANDBOX_HOME,
-    SANDBOX_INIT, SANDBOX_ROOT_ID, SANDBOX_USER, SHIM_SOCKET, Sandbox, SandboxHost, SandboxOrder,
-    SandboxUse, Secrets, Seen, Told, cgroup_path, is_sandbox_id, oci_config, read_chunk,
-    write_head,
+    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, ProjectFolder,
+    SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER, SHIM_SOCKET, Sandbox,
+    SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen, Told, cgroup_path,
+    is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AuthSettings, BlockingControlClient, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, CommandLine, Credentials, EXECS_MAX, Ending, Event, ExecExit, ExecLine, ExecRequest,
-    Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening, LogLines,
-    MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountHost, MountList, MountOrder,
-    MountRequest, MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates,
-    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
-    TokenInfo, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
-    without_places,
+    AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,
+    BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
+    Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
+    ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
+    LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost,
+    MountList, MountOrder, MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest,
+    MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates, SECRET_MAX,
+    SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo,
+    UnmountRequest, WallClock, openapi_text, output_bytes, serve_control, without_places,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{
@@ -41,5 +42,6 @@ pub use volume::{
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
     SyncRequest, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
     TrashListRequest, TrashRestoreReport, TrashRestoreRequest, TrashStatus, VerbStatus, VolumeApi,
-    VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
+    VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches, VolumeClient,
+    VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

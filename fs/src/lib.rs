@@ -13,14 +13,14 @@ mod volume;
 pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
 pub use engine::{
-    Attr, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait, TrashFigures,
-    TrashTarget,
+    Attr, BRANCHES, Branched, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait,
+    TrashFigures, TrashTarget,
 };
 pub use error::FsError;
 pub use volume::{
-    Amount, Claim, Destroyed, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm, OpenError,
-    RestorePoint, SnapshotCare, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,
-    destroy_volume, find_volumes, fsck, fsck_local, restore_points, restore_to,
+    Amount, Claim, Destroyed, Dropped, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm,
+    OpenError, RestorePoint, SnapshotCare, Source, Status, SyncReport, Volume, VolumeConfig,
+    VolumeFound, destroy_volume, find_volumes, fsck, fsck_local, restore_points, restore_to,
 };
 pub use weldrfs_blockstore::{
     Addressing, MAX_UPLOADS, S3_DEFAULT_REGION, S3Credentials, S3Settings, StoreCounts, VerbCounts,

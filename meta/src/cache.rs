@@ -261,6 +261,11 @@ impl Cache {
         Ok(Some(node))
     }
 
+    /// The node of an inode, if it is in memory.
+    pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.shard(ino).lock().nodes.get(&ino).cloned()
+    }
+
     pub(crate) fn insert(&self, node: Arc<Node>) {
         let mut shard = self.shard(node.ino).lock();
         self.put(&mut shard, node);

@@ -46,7 +46,7 @@ pub use snapshot::{
     CloneTo, Difference, EntryChange, NewSnapshot, Order, Restored, Snapshot, SnapshotView,
 };
 pub use sqlite::{
-    Dead, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
+    Dead, Own, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
 };
 pub use trash::{
     MAX_TRASH_BYTES, MAX_TRASH_NAMES, PurgeLimits, Purged, RestoredTrash, TrashEntry, TrashRestore,

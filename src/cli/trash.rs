@@ -49,7 +49,7 @@ pub(super) enum TrashCommand {
 
 /// A listing shows whole seconds: one of them means all of it.
 fn until(text: &str) -> Result<u64, String> {
-    let at_ms = super::moment_of(text)?;
+    let at_ms = super::stores::moment_of(text)?;
     Ok(match at_ms % 1000 {
         0 => at_ms + 999,
         _ => at_ms,

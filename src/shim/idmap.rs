@@ -1,18 +1,18 @@
-//! A user namespace that exists only to say how the owners of files are shown: root's files belong to the sandbox's root,
-//! who is nobody, and everybody else's to nobody at all. With it on the machine's root, what only root may read cannot be
-//! read in a sandbox even by a command that root's project runs as root's user.
+//! A user namespace that exists only to say how the owners of files are shown: those of one user and group as another's, and
+//! everybody else's as nobody's. The machine's root belongs to the sandbox's root so, who is nobody on the machine, and the
+//! project's owner is the sandbox's user without the sandbox having the owner's number.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use weldrfs_control::SANDBOX_ROOT_ID;
+use weldrfs_control::Identity;
 
-/// The namespace; it lives as long as the descriptor.
+/// The namespace that shows what is the first one's of each pair as the second one's; it lives as long as the descriptor.
 ///
 /// # Errors
 /// When the machine has no user namespaces, or no more of them.
-pub(super) fn namespace() -> io::Result<OwnedFd> {
+pub(super) fn namespace(pairs: &[(Identity, Identity)]) -> io::Result<OwnedFd> {
     let (ready, tell_ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (wait, let_go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the shim has one thread, and the child makes system calls only.
@@ -31,7 +31,7 @@ pub(super) fn namespace() -> io::Result<OwnedFd> {
         }
         child => {
             drop((tell_ready, wait));
-            let namespace = of_child(child, &ready);
+            let namespace = of_child(child, &ready, pairs);
             drop(let_go);
             // SAFETY: it is our child, which ends now; its status is of no interest.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
@@ -40,14 +40,19 @@ pub(super) fn namespace() -> io::Result<OwnedFd> {
     }
 }
 
-fn of_child(child: i32, ready: &OwnedFd) -> io::Result<OwnedFd> {
+fn of_child(child: i32, ready: &OwnedFd, pairs: &[(Identity, Identity)]) -> io::Result<OwnedFd> {
     let mut made = [0];
     if rustix::io::read(ready, &mut made)? != 1 || made != [1] {
         return Err(io::Error::other("no user namespace can be made"));
     }
-    for map in ["uid_map", "gid_map"] {
-        let line = format!("0 {SANDBOX_ROOT_ID} 1\n");
-        std::fs::write(format!("/proc/{child}/{map}"), line)?;
+    let number: [(&str, fn(Identity) -> u32); 2] =
+        [("uid_map", |who| who.uid), ("gid_map", |who| who.gid)];
+    for (map, number) in number {
+        let line =
+            |(of, shown): &(Identity, Identity)| format!("{} {} 1\n", number(*of), number(*shown));
+        let lines: String = pairs.iter().map(line).collect();
+        // The kernel takes all of it at once or nothing.
+        std::fs::write(format!("/proc/{child}/{map}"), lines)?;
     }
     Ok(File::open(format!("/proc/{child}/ns/user"))?.into())
 }

@@ -10,6 +10,7 @@ mod output;
 mod root;
 mod runtime;
 mod supervise;
+mod telling;
 
 use std::fs::File;
 use std::io::{self, Write};

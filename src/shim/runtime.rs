@@ -2,8 +2,8 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
-use weldrfs_control::{Ground, Identity, SandboxOrder, oci_config};
+use weldrfs_control::{Ground, Identity, SANDBOX_OWNER, SANDBOX_ROOT, SandboxOrder, oci_config};
 
 use super::{cgroup, idmap, root};
+use crate::handover;
 
 /// Folder of the bundle in the sandbox's folder.
 const BUNDLE: &str = "bundle";
-/// The bundle's configuration. It holds the secrets, so it is there only until the container runs.
+/// The bundle's configuration, there only until the container runs. Variables and secrets are not in it.
 const CONFIG: &str = "config.json";
 /// Folder of the runtime's own notes.
 const NOTES: &str = "runtime";
-/// The empty folder that the root is put together on.
-const ROOT: &str = "root";
+/// Root of the machine.
+const ROOT: Identity = Identity { uid: 0, gid: 0 };
 /// How long the runtime may take to remove a container.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(20);
 /// How often it is looked at meanwhile.
@@ -40,6 +41,18 @@ pub(super) struct Running {
     pub(super) stderr: OwnedFd,
 }
 
+/// The container that is to be, as far as it is the same whichever runtime runs it.
+struct Attempt<'a> {
+    order: &'a SandboxOrder,
+    folder: &'a Path,
+    project: &'a OwnedFd,
+    ground: Ground,
+    /// How owners of the machine's files are shown.
+    owners: Option<&'a OwnedFd>,
+    /// How the project's are; as they are when absent.
+    shown: Option<&'a OwnedFd>,
+}
+
 /// Starts the container with the first runtime that can.
 ///
 /// # Errors
@@ -54,29 +67,58 @@ pub(super) fn start(order: &SandboxOrder, folder: &Path) -> Result<Running, (Str
         Some(libc::ENOENT | libc::ENOTDIR) => ("path is no folder of the mount".to_owned(), true),
         _ => (format!("the folder cannot be opened: {error}"), false),
     })?;
-    let found = File::from(project)
-        .metadata()
+    let found = rustix::fs::fstat(&project)
         .map_err(|error| (format!("the folder cannot be looked at: {error}"), false))?;
     let owner = Identity {
-        uid: found.uid(),
-        gid: found.gid(),
+        uid: found.st_uid,
+        gid: found.st_gid,
     };
-    let idmap = idmap::namespace();
-    if let Err(error) = &idmap {
-        tracing::warn!(%error, "the owners of the machine's files are shown as they are");
-    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let rootfs = root::stage(&[folder, &program, &order.mountpoint]);
+    let rootfs = rootfs.ok_or_else(|| {
+        let text = "the machine has no folder to put a root together on, such as /mnt";
+        (text.to_owned(), false)
+    })?;
+    let owners = namespace(&[(ROOT, SANDBOX_ROOT)], "the machine's files");
+    let shown = namespace(
+        &[(owner, SANDBOX_OWNER), (others(owner), SANDBOX_ROOT)],
+        "the project's files",
+    );
+    let shown = shown.filter(|shown| {
+        let copied = root::copy_project(&project, Some((shown.as_fd(), SANDBOX_OWNER)));
+        if let Err(error) = &copied {
+            tracing::warn!(%error, "the sandbox's user has the number of the project's owner");
+        }
+        copied.is_ok()
+    });
     let mut said = Vec::new();
-    for user_namespace in [true, false] {
-        for runtime in &order.runtimes {
-            let ground = Ground {
-                rootfs: folder.join(ROOT),
+    // From the best that can be had to what works anywhere.
+    let users = [
+        shown
+            .as_ref()
+            .map(|shown| (SANDBOX_OWNER, true, Some(shown))),
+        Some((owner, true, None)),
+        Some((owner, false, None)),
+    ];
+    for (user, user_namespace, shown) in users.into_iter().flatten() {
+        let attempt = Attempt {
+            order,
+            folder,
+            project: &project,
+            ground: Ground {
+                rootfs: rootfs.clone(),
                 owner,
+                user,
                 user_namespace,
                 limits_swap: cgroup::limits_swap(),
                 // To have more than oneself takes a right that not every root has.
                 open_files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
-            };
-            match attempt(order, folder, &ground, runtime, idmap.as_ref().ok()) {
+            },
+            owners: owners.as_ref(),
+            shown,
+        };
+        for runtime in &order.runtimes {
+            match attempt.with(runtime) {
                 Ok(running) => return Ok(running),
                 Err(error) => said.push(format!("{runtime}: {error}")),
             }
@@ -87,107 +129,108 @@ pub(super) fn start(order: &SandboxOrder, folder: &Path) -> Result<Running, (Str
     Err((text, false))
 }
 
-fn attempt(
-    order: &SandboxOrder,
-    folder: &Path,
-    ground: &Ground,
-    runtime: &str,
-    idmap: Option<&OwnedFd>,
-) -> Result<Running, String> {
-    let failed = |error: io::Error| error.to_string();
-    let bundle = folder.join(BUNDLE);
-    for made in [&bundle, &ground.rootfs, &folder.join(NOTES)] {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(made)
-            .map_err(failed)?;
+/// Whose files in the project show as root's: root's, unless the project is. Somebody has to: a change of owner to nobody at
+/// all fails in a way that programs take for damage.
+fn others(owner: Identity) -> Identity {
+    let other = |id, nobody| if id == 0 { nobody } else { 0 };
+    Identity {
+        uid: other(owner.uid, SANDBOX_ROOT.uid),
+        gid: other(owner.gid, SANDBOX_ROOT.gid),
     }
-    let config = bundle.join(CONFIG);
-    write_private(&config, &oci_config(order, ground)).map_err(failed)?;
-    let started = run(order, folder, ground, runtime, idmap);
-    // Whatever came of it: nobody reads it any more.
-    std::fs::remove_file(&config).map_err(failed)?;
-    started
 }
 
-fn run(
-    order: &SandboxOrder,
-    folder: &Path,
-    ground: &Ground,
-    runtime: &str,
-    idmap: Option<&OwnedFd>,
-) -> Result<Running, String> {
-    let failed = |error: io::Error| error.to_string();
-    let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let plan = root::Plan {
-        order: order.clone(),
-        rootfs: ground.rootfs.clone(),
-        folder: folder.to_owned(),
-        idmap: idmap.and_then(|idmap| idmap.try_clone().ok()),
-        owner: ground.owner,
-        inside: ground.inside(),
-        program: std::env::current_exe().map_err(failed)?,
-    };
-    let pid_file = folder.join("pid");
-    let mut command = Command::new(runtime);
-    command
-        .arg("--root")
-        .arg(folder.join(NOTES))
-        .args(["run", "--detach", "--pid-file"])
-        .arg(&pid_file)
-        .arg("--bundle")
-        .arg(folder.join(BUNDLE))
-        .arg(&order.id)
-        .env_clear()
-        .env("PATH", weldrfs_control::PATH_VARIABLE)
-        .stdin(input(order, folder).map_err(failed)?)
-        .stdout(stdout_end)
-        .stderr(stderr_end);
-    let compose = move || {
-        root::compose(&plan).map_err(|error| {
-            // Its reader is the shim, which has nothing but the error's number otherwise.
-            drop(writeln!(io::stderr(), "{error}"));
-            io::Error::other("no root")
-        })
-    };
-    // SAFETY: this process has one thread, so what runs after the fork may do everything.
-    unsafe { command.pre_exec(compose) };
-    let status = command.status();
-    drop(command);
-    let pid = std::fs::read_to_string(&pid_file).ok();
-    let pid = pid.and_then(|text| text.trim().parse().ok());
-    match (status, pid) {
-        (Ok(status), Some(pid)) if status.success() => Ok(Running {
-            pid,
-            runtime: runtime.to_owned(),
-            user_namespace: ground.user_namespace,
-            stdout,
-            stderr,
-        }),
-        (status, _) => {
-            let said = say(&stderr);
-            Err(match status {
-                Err(error) if said.is_empty() => error.to_string(),
-                Ok(status) if said.is_empty() => status.to_string(),
-                _ => said,
+fn namespace(pairs: &[(Identity, Identity)], what: &str) -> Option<OwnedFd> {
+    let made = idmap::namespace(pairs);
+    if let Err(error) = &made {
+        tracing::warn!(%error, "the owners of {what} are shown as they are");
+    }
+    made.ok()
+}
+
+impl Attempt<'_> {
+    fn with(&self, runtime: &str) -> Result<Running, String> {
+        let failed = |error: io::Error| error.to_string();
+        let bundle = self.folder.join(BUNDLE);
+        for made in [&bundle, &self.folder.join(NOTES)] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(made)
+                .map_err(failed)?;
+        }
+        let config = bundle.join(CONFIG);
+        write_private(&config, &oci_config(self.order, &self.ground)).map_err(failed)?;
+        let started = self.run(runtime);
+        // Whatever came of it: nobody reads it any more.
+        std::fs::remove_file(&config).map_err(failed)?;
+        started
+    }
+
+    fn run(&self, runtime: &str) -> Result<Running, String> {
+        let failed = |error: io::Error| error.to_string();
+        let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        let pid_file = self.folder.join("pid");
+        let mut command = Command::new(runtime);
+        command
+            .arg("--root")
+            .arg(self.folder.join(NOTES))
+            .args(["run", "--detach", "--pid-file"])
+            .arg(&pid_file)
+            .arg("--bundle")
+            .arg(self.folder.join(BUNDLE))
+            .arg(&self.order.id)
+            .env_clear()
+            .env("PATH", weldrfs_control::PATH_VARIABLE)
+            .stdin(handover::pipe(self.order).map_err(failed)?)
+            .stdout(stdout_end)
+            .stderr(stderr_end);
+        let plan = self.plan().map_err(failed)?;
+        let compose = move || {
+            root::compose(&plan).map_err(|error| {
+                // Its reader is the shim, which has nothing but the error's number otherwise.
+                drop(writeln!(io::stderr(), "{error}"));
+                io::Error::other("no root")
             })
+        };
+        // SAFETY: this process has one thread, so what runs after the fork may do everything.
+        unsafe { command.pre_exec(compose) };
+        let status = command.status();
+        drop(command);
+        let pid = std::fs::read_to_string(&pid_file).ok();
+        let pid = pid.and_then(|text| text.trim().parse().ok());
+        match (status, pid) {
+            (Ok(status), Some(pid)) if status.success() => Ok(Running {
+                pid,
+                runtime: runtime.to_owned(),
+                user_namespace: self.ground.user_namespace,
+                stdout,
+                stderr,
+            }),
+            (status, _) => {
+                let said = say(&stderr);
+                Err(match status {
+                    Err(error) if said.is_empty() => error.to_string(),
+                    Ok(status) if said.is_empty() => status.to_string(),
+                    _ => said,
+                })
+            }
         }
     }
-}
 
-/// What comes to the command's standard input.
-fn input(order: &SandboxOrder, folder: &Path) -> io::Result<Stdio> {
-    let Some(text) = &order.input else {
-        return Ok(Stdio::null());
-    };
-    let path = folder.join("input");
-    let mut file = private(&path)?;
-    file.write_all(text.as_bytes())?;
-    let file = File::open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file.into())
+    fn plan(&self) -> io::Result<root::Plan> {
+        let shown = self.shown.map(|shown| (shown.as_fd(), self.ground.user));
+        Ok(root::Plan {
+            order: self.order.clone(),
+            rootfs: self.ground.rootfs.clone(),
+            folder: self.folder.to_owned(),
+            owners: self.owners.map(OwnedFd::try_clone).transpose()?,
+            project: root::copy_project(self.project, shown)?,
+            user: self.ground.user,
+            inside: self.ground.inside(),
+            program: std::env::current_exe()?,
+        })
+    }
 }
 
 fn private(path: &Path) -> io::Result<File> {

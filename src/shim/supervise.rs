@@ -10,17 +10,17 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
-use weldrfs_control::{Asked, Ended, Note, OutputStream, SandboxOrder, Told};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use weldrfs_control::{Asked, Ended, Note, OutputStream, SandboxOrder};
 
 use super::output::Output;
 use super::runtime::{self, Running};
+use super::telling::{Telling, tell};
 use super::{cgroup, note, note_end};
 use crate::registry::ProcessMark;
 
@@ -30,8 +30,9 @@ const CLIENTS_MAX: usize = 16;
 const INBOX: usize = 64;
 /// Longest line of a client.
 const LINE_MAX: u64 = 1024;
-/// How long a client may take to take a line.
-const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it is tried to write down the end, and how often: a disk may be full for a while.
+const NOTING: Duration = Duration::from_secs(600);
+const NOTE_AGAIN: Duration = Duration::from_secs(2);
 /// How long the first client may take to come, when the sandbox does not outlive it.
 const FIRST_CLIENT: Duration = Duration::from_secs(15);
 /// How long output is waited for after the command has ended and everything with it.
@@ -51,7 +52,6 @@ enum Message {
 
 struct Client {
     id: u64,
-    write: OwnedWriteHalf,
     read: u64,
 }
 
@@ -70,8 +70,11 @@ pub(super) async fn keep(
         clients: Vec::new(),
         next_client: 0,
         had_client: false,
+        telling: watch::Sender::new(Telling {
+            output: output.range(),
+            ..Telling::default()
+        }),
         output,
-        note: None,
         ended: Ended::default(),
         holds: !order.outlives,
         window: order.output_bytes / 2,
@@ -102,15 +105,22 @@ pub(super) async fn keep(
         outlives: order.outlives,
         started_ms,
     };
-    note(kept, &noted)?;
-    keeper.note = Some(noted);
-    keeper.stop_at = order
-        .timeout_ms
-        .map(|ms| Instant::now() + Duration::from_millis(ms));
     // The rest of it are secrets.
     let id = order.id;
     let name = running.runtime.clone();
-    keeper.watch(running).await?;
+    match note(kept, &noted) {
+        Ok(()) => keeper.told(|telling| telling.note = Some(noted)),
+        // No later sidecar would find it.
+        Err(error) => keeper.ended.failure = Some(format!("it cannot be noted: {error}")),
+    }
+    keeper.stop_at = order
+        .timeout_ms
+        .map(|ms| Instant::now() + Duration::from_millis(ms));
+    if let Err(error) = keeper.watch(running).await {
+        // Nothing goes on that nobody keeps.
+        tracing::error!(%error, id, "a sandbox cannot be watched");
+        keeper.ended.failure = Some(format!("it cannot be watched: {error}"));
+    }
     let account = cgroup::account(&id);
     keeper.ended.out_of_memory = account.out_of_memory;
     keeper.ended.memory_peak_bytes = account.memory_peak_bytes;
@@ -125,8 +135,9 @@ struct Keeper {
     clients: Vec<Client>,
     next_client: u64,
     had_client: bool,
+    /// What clients are told; each takes the newest when it can.
+    telling: watch::Sender<Telling>,
     output: Output,
-    note: Option<Note>,
     ended: Ended,
     /// Whether the command waits for its client instead of losing output, and ends with it.
     holds: bool,
@@ -157,7 +168,9 @@ impl Keeper {
         let mut terminate = signal(SignalKind::terminate())?;
         let first_client = Instant::now() + FIRST_CLIENT;
         let mut last_output = None;
-        self.tell_all(None).await;
+        if self.ended.failure.is_some() {
+            self.kill(&process);
+        }
         while last_output.is_none() || stdout.is_some() || stderr.is_some() {
             let may_read = !self.is_behind();
             let is_alone = self.holds && self.clients.is_empty();
@@ -168,17 +181,17 @@ impl Keeper {
                 .min();
             tokio::select! {
                 read = read_some(&mut stdout, &mut out), if may_read && stdout.is_some() => {
-                    self.took(OutputStream::Stdout, &mut stdout, &out, read).await?;
+                    self.took(OutputStream::Stdout, &mut stdout, &out, read, &process);
                 }
                 read = read_some(&mut stderr, &mut err), if may_read && stderr.is_some() => {
-                    self.took(OutputStream::Stderr, &mut stderr, &err, read).await?;
+                    self.took(OutputStream::Stderr, &mut stderr, &err, read, &process);
                 }
                 _ = process.readable(), if last_output.is_none() => {
                     self.ended.status = status(process.get_ref());
                     last_output = Some(Instant::now() + LAST_OUTPUT);
                     (self.stop_at, self.kill_at) = (None, None);
                 }
-                Ok((stream, _)) = self.listener.accept() => self.accept(stream).await,
+                Ok((stream, _)) = self.listener.accept() => self.accept(stream),
                 Some(message) = self.messages.recv() => {
                     let killed = self.take(message, &process);
                     if killed { self.kill(&process); }
@@ -205,23 +218,40 @@ impl Keeper {
         Ok(())
     }
 
-    async fn took(
+    fn took(
         &mut self,
         stream: OutputStream,
         from: &mut Option<Receiver>,
         buffer: &[u8],
         read: io::Result<usize>,
-    ) -> io::Result<()> {
-        match read {
-            Ok(0) | Err(_) => *from = None,
-            Ok(length) => {
-                let bytes = buffer.get(..length).unwrap_or_default();
-                self.output.append(stream, bytes)?;
-                let (first, written) = self.output.range();
-                self.tell_all(Some(Told::Output { first, written })).await;
+        process: &AsyncFd<OwnedFd>,
+    ) {
+        let length = match read {
+            Ok(0) | Err(_) => {
+                *from = None;
+                return;
             }
+            Ok(length) => length,
+        };
+        let bytes = buffer.get(..length).unwrap_or_default();
+        match self.output.append(stream, bytes) {
+            Ok(()) => {}
+            // Somebody waits for all of it.
+            Err(error) if self.holds => {
+                if self.ended.failure.is_none() {
+                    self.ended.failure = Some(format!("its output cannot be kept: {error}"));
+                    self.kill(process);
+                }
+            }
+            // What goes on for itself goes on without a part of its log.
+            Err(error) => tracing::warn!(%error, "output is lost"),
         }
-        Ok(())
+        let range = self.output.range();
+        self.told(|telling| telling.output = range);
+    }
+
+    fn told(&self, change: impl FnOnce(&mut Telling)) {
+        self.telling.send_modify(change);
     }
 
     /// Whether output waits for the one it is for.
@@ -231,7 +261,7 @@ impl Keeper {
         self.holds && self.clients.iter().any(is_behind)
     }
 
-    async fn accept(&mut self, stream: UnixStream) {
+    fn accept(&mut self, stream: UnixStream) {
         if self.clients.len() >= CLIENTS_MAX {
             return;
         }
@@ -253,22 +283,9 @@ impl Keeper {
             }
             drop(inbox.send(Message::Gone(id)).await);
         });
-        let (first, written) = self.output.range();
-        let mut client = Client {
-            id,
-            write,
-            read: first,
-        };
-        let mut is_there = true;
-        if let Some(note) = &self.note {
-            is_there = send(&mut client, &Told::Started(note.clone())).await;
-        }
-        if written > 0 {
-            is_there = is_there && send(&mut client, &Told::Output { first, written }).await;
-        }
-        if is_there {
-            self.clients.push(client);
-        }
+        tokio::spawn(tell(write, self.telling.subscribe()));
+        let (first, _) = self.output.range();
+        self.clients.push(Client { id, read: first });
     }
 
     /// Takes a message in; whether the container is to be killed for it.
@@ -316,19 +333,6 @@ impl Keeper {
         }
     }
 
-    /// Tells all clients; those that do not take it are cut off.
-    async fn tell_all(&mut self, told: Option<Told>) {
-        let told = told.or_else(|| self.note.clone().map(Told::Started));
-        let Some(told) = told else { return };
-        let mut kept = Vec::new();
-        for mut client in self.clients.drain(..) {
-            if send(&mut client, &told).await {
-                kept.push(client);
-            }
-        }
-        self.clients = kept;
-    }
-
     /// Writes down how it ended, removes what is left of it, and tells those who listen.
     async fn end(
         mut self,
@@ -338,24 +342,23 @@ impl Keeper {
         let (first, written) = self.output.range();
         (self.ended.first, self.ended.written) = (first, written);
         self.ended.at_ms = now_ms();
-        note_end(kept, &self.ended)?;
+        let mut noted = note_end(kept, &self.ended);
         if let Some((runtime, id)) = container {
             runtime::remove(runtime, folder, id);
         }
-        for name in ["bundle", "root", "runtime"] {
+        for name in ["bundle", "runtime"] {
             // What a runtime leaves there is not this program's to understand; the folder goes with the sandbox.
             drop(std::fs::remove_dir(folder.join(name)));
         }
-        let told = Told::Ended(self.ended.clone());
-        self.tell_all(Some(told.clone())).await;
+        let ended = self.ended.clone();
+        self.told(|telling| telling.ended = Some(ended));
         // Whoever comes now hears it too, until the one it was for has read it.
         let rest = async {
             while self.clients.is_empty() && self.holds && !self.had_client {
                 let Ok((stream, _)) = self.listener.accept().await else {
                     return;
                 };
-                self.accept(stream).await;
-                self.tell_all(Some(told.clone())).await;
+                self.accept(stream);
             }
             while !self.clients.is_empty() {
                 match self.messages.recv().await {
@@ -365,20 +368,19 @@ impl Keeper {
                 }
             }
         };
+        let until = Instant::now() + NOTING;
         // Who does not come for the end finds it in the folder.
         let _ = timeout(LAST_READ, rest).await;
+        while let Err(error) = noted {
+            tracing::error!(%error, "the end of a sandbox cannot be written down");
+            if Instant::now() > until || !kept.exists() {
+                return Err(error);
+            }
+            sleep(NOTE_AGAIN).await;
+            noted = note_end(kept, &self.ended);
+        }
         Ok(())
     }
-}
-
-async fn send(client: &mut Client, told: &Told) -> bool {
-    // Numbers and text, which JSON can hold.
-    let mut line = serde_json::to_vec(told).unwrap_or_default();
-    line.push(b'\n');
-    matches!(
-        timeout(CLIENT_DEADLINE, client.write.write_all(&line)).await,
-        Ok(Ok(()))
-    )
 }
 
 fn receiver(pipe: OwnedFd) -> io::Result<Receiver> {

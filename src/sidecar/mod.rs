@@ -1,7 +1,10 @@
 //! The machine as the sidecar sees it: mount processes started, found, watched and taken away.
 
+mod folders;
 mod found;
 mod host;
+mod network;
+mod project;
 mod sandboxes;
 mod start;
 mod tail;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,10 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use weldrfs_control::{
-    ApiError, ENDED_NAME, FoundSandbox, NOTE_NAME, Note, ORDER_NAME, Sandbox, SandboxHost,
-    SandboxOrder, SandboxUse, is_sandbox_id,
+    ApiError, ENDED_NAME, FoundSandbox, NOTE_NAME, Note, ORDER_NAME, ProjectFolder, Sandbox,
+    SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, is_sandbox_id,
 };
 
+use super::network::Inside;
+use super::project::Folder;
 use super::start::program;
 use crate::registry::is_process;
 use crate::shim;
@@ -145,6 +148,18 @@ impl SandboxHost for Sandboxes {
                 tracing::warn!(%error, id = sandbox.id, "a sandbox's folder stays behind");
             }
         }
+    }
+
+    fn network(&self, note: &Note) -> io::Result<Arc<dyn SandboxNetwork>> {
+        Ok(Arc::new(Inside::enter(note)?))
+    }
+
+    fn project(
+        &self,
+        mountpoint: &Path,
+        folder: &Path,
+    ) -> Result<Box<dyn ProjectFolder>, ApiError> {
+        Ok(Box::new(Folder::open(mountpoint, folder)?))
     }
 
     fn private(&self) -> Vec<PathBuf> {

@@ -81,6 +81,12 @@ fn arguments(order: &MountOrder, credentials: Option<&Path>, budget: Budget) -> 
         format!("cache_size={}B", budget.cache_bytes),
         format!("frame_cache={}B", budget.buffer_bytes),
     ];
+    // Who works in a sandbox is nobody on the machine, and has to be let in. Only root may let others in without asking.
+    let says_who =
+        |option: &String| option.contains("allow_other") || option.contains("allow_root");
+    if rustix::process::geteuid().is_root() && !order.options.iter().any(says_who) {
+        options.push("allow_other".to_owned());
+    }
     // What was asked for comes later and wins.
     options.extend(order.options.iter().map(|option| escaped(option)));
     if let Some(file) = credentials {

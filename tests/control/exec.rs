@@ -28,7 +28,7 @@ fn require_runtime() {
 }
 
 /// What is left of sandboxes on this machine.
-fn left_behind() -> BTreeSet<String> {
+pub(crate) fn left_behind() -> BTreeSet<String> {
     let mut left = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();
@@ -65,8 +65,8 @@ fn left_behind() -> BTreeSet<String> {
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A sidecar with a mount called `project`, and nothing else of the kind.
-struct Alone {
-    sidecar: Sidecar,
+pub(crate) struct Alone {
+    pub(crate) sidecar: Sidecar,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -84,11 +84,11 @@ impl DerefMut for Alone {
     }
 }
 
-fn sidecar() -> Alone {
+pub(crate) fn sidecar() -> Alone {
     sidecar_with(&[])
 }
 
-fn sidecar_with(arguments: &[&str]) -> Alone {
+pub(crate) fn sidecar_with(arguments: &[&str]) -> Alone {
     require_runtime();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let sidecar = Sidecar::start_with(arguments, &[]);
@@ -100,15 +100,15 @@ fn sidecar_with(arguments: &[&str]) -> Alone {
 }
 
 #[derive(Debug)]
-struct Ran {
-    stdout: String,
-    stderr: String,
-    exit: Value,
+pub(crate) struct Ran {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) exit: Value,
 }
 
 /// Runs a command and returns everything of it.
 #[track_caller]
-fn exec(sidecar: &Sidecar, body: &Value) -> Ran {
+pub(crate) fn exec(sidecar: &Sidecar, body: &Value) -> Ran {
     let lines = raw(sidecar, body);
     let text = |stream: &str| -> String {
         let of = lines.iter().filter(|line| line["stream"] == stream);
@@ -125,7 +125,7 @@ fn exec(sidecar: &Sidecar, body: &Value) -> Ran {
     }
 }
 
-fn send(sidecar: &Sidecar, body: &Value) -> UnixStream {
+pub(crate) fn send(sidecar: &Sidecar, body: &Value) -> UnixStream {
     let mut stream = UnixStream::connect(sidecar.socket()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let body = body.to_string();
@@ -138,7 +138,7 @@ fn send(sidecar: &Sidecar, body: &Value) -> UnixStream {
 }
 
 #[track_caller]
-fn raw(sidecar: &Sidecar, body: &Value) -> Vec<Value> {
+pub(crate) fn raw(sidecar: &Sidecar, body: &Value) -> Vec<Value> {
     let mut answer = String::new();
     send(sidecar, body).read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
@@ -148,7 +148,7 @@ fn raw(sidecar: &Sidecar, body: &Value) -> Vec<Value> {
         .collect()
 }
 
-fn shell(line: &str) -> Value {
+pub(crate) fn shell(line: &str) -> Value {
     json!({"mount": "project", "command": line})
 }
 
@@ -159,7 +159,7 @@ fn refused(sidecar: &Sidecar, body: &Value, status: u16, code: &str) -> String {
         .refused(status, code)
 }
 
-fn unmount(sidecar: &Sidecar) {
+pub(crate) fn unmount(sidecar: &Sidecar) {
     sidecar
         .ask("POST", "/mounts/unmount", r#"{"name":"project"}"#)
         .success();

@@ -10,6 +10,7 @@
 mod access;
 mod attacks;
 mod better_auth;
+mod branches;
 mod contract;
 mod exec;
 mod keys;
@@ -20,7 +21,10 @@ mod mounts;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
+mod sandbox_attacks;
 mod sidecar;
+mod snapshots;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
+mod walk;

@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
-use crate::scene::{attempt, run, shell, snapshot, tree};
-use crate::support::mount::{PROGRAM, Volume};
+use crate::scene::{DEADLINE, Tree, attempt, run, shell, snapshot, tree};
+use crate::support::mount::{PROGRAM, Volume, finish};
 
 #[test]
 fn the_commands_do_what_they_say() {
@@ -320,7 +321,7 @@ fn what_cannot_be_done_changes_nothing() {
 }
 
 #[test]
-fn a_read_only_mount_and_a_full_disk_refuse_clearly() {
+fn a_read_only_mount_refuses_clearly() {
     let mut volume = Volume::mounted();
     let root = volume.root();
     shell(&root, "mkdir d; echo old > d/f");
@@ -328,7 +329,6 @@ fn a_read_only_mount_and_a_full_disk_refuse_clearly() {
     shell(&root, "echo new > d/f");
     volume.sync_and_drop_caches();
     volume.unmount();
-    let text = root.to_string_lossy().into_owned();
     let source = format!("file://{}", volume.beside("store").display());
     let other = volume.beside("reader");
     fs::create_dir(&other).unwrap();
@@ -361,5 +361,90 @@ fn a_read_only_mount_and_a_full_disk_refuse_clearly() {
     run(Command::new(PROGRAM)
         .args(["umount", &at_text])
         .env("WELDRFS_RUN_DIR", volume.beside("run")));
-    drop(text);
+}
+
+/// A small file system, taken away at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mounted(at: PathBuf) -> Self {
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=320m", "tmpfs"])
+            .arg(&at));
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The local disk is full, which also holds the metadata.
+#[test]
+fn a_full_disk_refuses_clearly_and_nothing_is_half_done() {
+    let mut volume = Volume::mounted();
+    let root = volume.root();
+    let text = root.to_string_lossy().into_owned();
+    volume.unmount();
+    let disk = SmallDisk::mounted(volume.beside("state"));
+    volume.mount();
+    shell(
+        &root,
+        "mkdir d; for n in $(seq 3000); do echo old > d/f$n; done",
+    );
+    snapshot(&volume, "create", &root, &["s"]);
+    shell(&root, "for n in $(seq 3000); do echo new > d/f$n; done");
+    run(Command::new("sync").arg("-f").arg(&root));
+    // What is acknowledged is in SQLite a moment later; then there is no room for more.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let fill = disk.0.join("fill");
+    let filled = finish(
+        Command::new("dd")
+            .args(["if=/dev/zero", "bs=64k"])
+            .arg(format!("of={}", fill.display())),
+        DEADLINE,
+    );
+    assert!(!filled.status.success(), "the disk is not full");
+    let is_old = |tree: &Tree| {
+        let mut data = tree.values().map(|(.., data)| data);
+        data.all(|data| data.is_empty() || data == b"old\n")
+    };
+    let before = tree(&root);
+    assert!(!is_old(&before));
+    // The reserve may be enough for it; then there is none any more.
+    let (code, said) = attempt(&volume, &["snapshot", "restore", &text, "s"]);
+    let present = tree(&root);
+    match code {
+        0 => assert!(is_old(&present), "half of it"),
+        _ => assert!(said.contains("no space") && present == before, "{said}"),
+    }
+    let growing: [&[&str]; 3] = [
+        &["clone", &format!("{text}/d"), &format!("{text}/e")],
+        &["snapshot", "create", &text, "t"],
+        &["snapshot", "create", &text],
+    ];
+    for arguments in growing {
+        let (code, said) = attempt(&volume, arguments);
+        assert!(
+            code != 0 && said.contains("no space"),
+            "{arguments:?}: {code} {said}"
+        );
+        assert_eq!(tree(&root), present, "{arguments:?}");
+    }
+    fs::remove_file(&fill).unwrap();
+    let until = Instant::now() + DEADLINE;
+    while attempt(&volume, &["snapshot", "restore", &text, "s"]).0 != 0 {
+        assert!(
+            Instant::now() < until,
+            "there is room again, and it is refused"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert!(is_old(&tree(&root)));
+    volume.remount();
+    assert!(is_old(&tree(&root)));
+    volume.unmount();
+    drop(disk);
 }

@@ -1,7 +1,9 @@
 //! What sandboxes need from the machine. A trait, so that tests decide what it does.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -32,6 +34,34 @@ pub enum FoundSandbox {
     Lost(Sandbox, Option<Note>),
 }
 
+/// A project's folder, to look at before something is run in it. What is in it is somebody else's: nothing leads out of it, and
+/// what is no plain file of a sensible size is not there. May block for as long as its mount does.
+pub trait ProjectFolder: Send {
+    /// The text of a file.
+    fn read(&self, name: &str) -> Option<String>;
+
+    /// Whether there is such a file.
+    fn has(&self, name: &str) -> bool;
+
+    /// Whether there is one that its owner may execute.
+    fn is_executable(&self, name: &str) -> bool;
+}
+
+/// The network of a sandbox that runs.
+pub trait SandboxNetwork: Send + Sync + 'static {
+    /// A TCP socket in it, not connected, that does not block.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn socket(&self, is_v6: bool) -> io::Result<OwnedFd>;
+
+    /// The TCP ports that something listens on in it.
+    ///
+    /// # Errors
+    /// When the machine does not say.
+    fn listening(&self) -> io::Result<Vec<u16>>;
+}
+
 /// The machine, as far as sandboxes are concerned.
 #[async_trait]
 pub trait SandboxHost: Send + Sync + 'static {
@@ -53,6 +83,19 @@ pub trait SandboxHost: Send + Sync + 'static {
 
     /// Ends what is left of it by force, and removes its folder.
     async fn remove(&self, sandbox: &Sandbox);
+
+    /// The network of a sandbox, for as long as the answer lives.
+    ///
+    /// # Errors
+    /// When it does not run any more.
+    fn network(&self, note: &Note) -> io::Result<Arc<dyn SandboxNetwork>>;
+
+    /// A project's folder on a mount. May block for as long as the mount does.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is none, or a link leads to it.
+    fn project(&self, mountpoint: &Path, folder: &Path)
+    -> Result<Box<dyn ProjectFolder>, ApiError>;
 
     /// Folders that no sandbox may see beside the usual ones: the machine's own state.
     fn private(&self) -> Vec<PathBuf>;

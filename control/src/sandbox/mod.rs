@@ -13,8 +13,10 @@ mod protocol;
 mod seccomp;
 
 pub use attachment::{Attachment, Sandbox, Seen};
-pub use host::{FoundSandbox, SandboxHost, SandboxUse};
-pub use oci::{Ground, Identity, SANDBOX_INIT, SANDBOX_ROOT_ID, cgroup_path, oci_config};
+pub use host::{FoundSandbox, ProjectFolder, SandboxHost, SandboxNetwork, SandboxUse};
+pub use oci::{
+    Ground, Identity, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, cgroup_path, oci_config,
+};
 pub use order::{
     HIDDEN_DIRECTORIES, HIDDEN_FILES, Limits, Network, PATH_VARIABLE, SANDBOX_HOME, SANDBOX_USER,
     SandboxOrder, Secrets,

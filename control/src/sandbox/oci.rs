@@ -13,13 +13,21 @@ use oci_spec::runtime::{
     get_default_readonly_paths,
 };
 
-use super::order::{Network, SANDBOX_USER, SandboxOrder};
+use super::order::{Network, PATH_VARIABLE, SANDBOX_USER, SandboxOrder};
 use super::seccomp;
 
 /// Where this program lies in a sandbox: as its first process it starts the command, hands signals on and reaps.
 pub const SANDBOX_INIT: &str = "/run/weldrfs-init";
 /// Who root of a sandbox is on the machine: nobody. Far from the numbers that users and other containers have.
-pub const SANDBOX_ROOT_ID: u32 = 1_900_000_000;
+pub const SANDBOX_ROOT: Identity = Identity {
+    uid: 1_900_000_000,
+    gid: 1_900_000_000,
+};
+/// Who the command's user is on the machine, where the project's mount can show other owners: nobody either.
+pub const SANDBOX_OWNER: Identity = Identity {
+    uid: 1_900_000_001,
+    gid: 1_900_000_001,
+};
 /// Version of the runtime specification that the configuration keeps to; Debian 12's runtimes know it.
 const OCI_VERSION: &str = "1.0.2";
 /// Open files of each process.
@@ -33,11 +41,30 @@ const CPU_PERIOD: u64 = 100_000;
 /// Most bytes of shared memory.
 const SHM_BYTES: u64 = 256 * 1024 * 1024;
 /// What of /proc is hidden, beside what all runtimes hide.
-const HIDDEN: [&str; 4] = [
+const HIDDEN: [&str; 23] = [
+    "/proc/buddyinfo",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/driver",
+    "/proc/fs",
     "/proc/interrupts",
-    "/proc/kpagecount",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
+    "/proc/key-users",
     "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/modules",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
+    "/proc/pressure",
+    "/proc/slabinfo",
     "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/tty",
+    "/proc/vmallocinfo",
 ];
 
 /// A user and group by number.
@@ -56,6 +83,8 @@ pub struct Ground {
     pub rootfs: PathBuf,
     /// Whose the project's folder is: what the command writes is theirs.
     pub owner: Identity,
+    /// Who the command's user is on the machine: [`SANDBOX_OWNER`], or the owner where the mount cannot show it as another's.
+    pub user: Identity,
     /// Whether the sandbox gets a user namespace of its own.
     pub user_namespace: bool,
     /// Whether swap can be limited.
@@ -65,8 +94,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Who the command is inside. In a user namespace nobody is root: an owner with that number gets the usual one of a
-    /// first user, and only the number differs between inside and outside.
+    /// Who the command is inside: the owner by number, but never root, which is the usual number of a first user.
     #[must_use]
     pub fn inside(&self) -> Identity {
         let shown = |id| if id == 0 { SANDBOX_USER } else { id };
@@ -75,7 +103,7 @@ impl Ground {
                 uid: shown(self.owner.uid),
                 gid: shown(self.owner.gid),
             },
-            false => self.owner,
+            false => self.user,
         }
     }
 }
@@ -96,7 +124,7 @@ pub fn oci_config(order: &SandboxOrder, ground: &Ground) -> Spec {
     let mut spec = Spec::default();
     spec.set_version(OCI_VERSION.to_owned())
         .set_root(Some(root))
-        .set_mounts(Some(mounts()))
+        .set_mounts(Some(mounts(ground)))
         .set_process(Some(process(order, ground)))
         .set_hostname(Some("sandbox".to_owned()))
         .set_annotations(None)
@@ -134,7 +162,8 @@ fn process(order: &SandboxOrder, ground: &Ground) -> Process {
         .set_terminal(Some(false))
         .set_user(user)
         .set_args(Some(args))
-        .set_env(Some(order.environment()))
+        // The first process gets the command's from the shim; a file that holds them would be copied by the runtime.
+        .set_env(Some(vec![format!("PATH={PATH_VARIABLE}")]))
         .set_cwd(PathBuf::from("/"))
         .set_capabilities(Some(none))
         .set_rlimits(Some(vec![
@@ -149,7 +178,7 @@ fn process(order: &SandboxOrder, ground: &Ground) -> Process {
     process
 }
 
-fn mounts() -> Vec<Mount> {
+fn mounts(ground: &Ground) -> Vec<Mount> {
     let mount = |destination: &str, kind: &str, options: &[&str]| {
         let mut mount = Mount::default();
         mount
@@ -160,13 +189,12 @@ fn mounts() -> Vec<Mount> {
         mount
     };
     let shm = format!("size={SHM_BYTES}");
+    // As the shim has made it: a runtime would show the machine's own devices.
+    let mut devices = mount("/dev", "bind", &["rbind", "nosuid", "noexec", "ro"]);
+    devices.set_source(Some(ground.rootfs.join("dev")));
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount(
-            "/dev",
-            "tmpfs",
-            &["nosuid", "noexec", "strictatime", "mode=755", "size=65536"],
-        ),
+        devices,
         mount(
             "/dev/pts",
             "devpts",
@@ -203,15 +231,15 @@ fn linux(order: &SandboxOrder, ground: &Ground) -> Linux {
     if ground.user_namespace {
         let inside = ground.inside();
         linux
-            .set_uid_mappings(Some(mappings(inside.uid, ground.owner.uid)))
-            .set_gid_mappings(Some(mappings(inside.gid, ground.owner.gid)));
+            .set_uid_mappings(Some(mappings(inside.uid, ground.user.uid)))
+            .set_gid_mappings(Some(mappings(inside.gid, ground.user.gid)));
     }
     linux
 }
 
-/// Root inside is nobody outside; the command's user is the owner of the project. There is nobody else.
+/// Root inside is nobody outside. There is nobody else but the command's user.
 fn mappings(inside: u32, outside: u32) -> Vec<LinuxIdMapping> {
-    [(0, SANDBOX_ROOT_ID), (inside, outside)]
+    [(0, SANDBOX_ROOT.uid), (inside, outside)]
         .map(|(inside, outside)| {
             let mapping = LinuxIdMappingBuilder::default()
                 .container_id(inside)
@@ -278,8 +306,9 @@ mod tests {
 
     fn ground() -> Ground {
         Ground {
-            rootfs: "/run/weldrfs/sandboxes/exec-1/root".into(),
+            rootfs: "/mnt".into(),
             owner: Identity { uid: 0, gid: 0 },
+            user: SANDBOX_OWNER,
             user_namespace: true,
             limits_swap: true,
             open_files: 4096,
@@ -291,14 +320,22 @@ mod tests {
     }
 
     #[test]
-    fn nobody_inside_is_root_outside_and_what_is_written_is_the_owners() {
+    fn nobody_inside_is_anybody_outside_and_what_is_written_is_the_owners() {
         let config = config(&example(), &ground());
-        let maps = json!([
-            {"containerID": 0, "hostID": SANDBOX_ROOT_ID, "size": 1},
-            {"containerID": 1000, "hostID": 0, "size": 1},
-        ]);
-        assert_eq!(config["linux"]["uidMappings"], maps);
-        assert_eq!(config["linux"]["gidMappings"], maps);
+        let maps = |inside: u32, outside: u32| {
+            json!([
+                {"containerID": 0, "hostID": 1_900_000_000, "size": 1},
+                {"containerID": inside, "hostID": outside, "size": 1},
+            ])
+        };
+        assert_eq!(
+            config["linux"]["uidMappings"],
+            maps(1000, SANDBOX_OWNER.uid)
+        );
+        assert_eq!(
+            config["linux"]["gidMappings"],
+            maps(1000, SANDBOX_OWNER.gid)
+        );
         assert_eq!(config["process"]["user"]["uid"], 1000);
         let owned = Ground {
             owner: Identity { uid: 1234, gid: 50 },
@@ -309,13 +346,34 @@ mod tests {
             Identity { uid: 1234, gid: 50 },
             "a user has the same number on both sides"
         );
+        // Where the mount cannot show the owner as another.
+        let shared = Ground {
+            user: owned.owner,
+            ..owned
+        };
+        let config = self::config(&example(), &shared);
+        assert_eq!(config["linux"]["uidMappings"], maps(1234, 1234));
         let plain = Ground {
+            user: Identity { uid: 0, gid: 0 },
             user_namespace: false,
             ..ground()
         };
         let config = self::config(&example(), &plain);
         assert_eq!(config["linux"]["uidMappings"], json!(null));
         assert_eq!(config["process"]["user"]["uid"], 0);
+    }
+
+    #[test]
+    fn variables_and_devices_are_not_the_runtimes_to_hand_over() {
+        let config = config(&example(), &ground());
+        assert!(!config.to_string().contains("canary"), "{config}");
+        assert_eq!(
+            config["process"]["env"],
+            json!([format!("PATH={PATH_VARIABLE}")])
+        );
+        let mounts = config["mounts"].as_array().unwrap();
+        let devices = mounts.iter().find(|mount| mount["destination"] == "/dev");
+        assert_eq!(devices.unwrap()["source"], "/mnt/dev");
     }
 
     #[test]

@@ -14,9 +14,9 @@ pub const SANDBOX_HOME: &str = "/home/user";
 /// Where the command's programs are found.
 pub const PATH_VARIABLE: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Folders of the machine that show as empty ones unless told otherwise. The state of the sidecar and the folder with all
-/// mounts are added to them.
-pub const HIDDEN_DIRECTORIES: [&str; 22] = [
+/// Folders of the machine that show as empty ones, beside `/var`, of which only what belongs to the system shows. The state of
+/// the sidecar and the folder with all mounts are added to them.
+pub const HIDDEN_DIRECTORIES: [&str; 13] = [
     "/boot",
     "/etc/letsencrypt",
     "/etc/ssh",
@@ -30,15 +30,6 @@ pub const HIDDEN_DIRECTORIES: [&str; 22] = [
     "/root",
     "/srv",
     "/sys",
-    "/var/backups",
-    "/var/cache",
-    "/var/lib/containerd",
-    "/var/lib/docker",
-    "/var/lib/private",
-    "/var/lib/weldrfs",
-    "/var/log",
-    "/var/mail",
-    "/var/spool",
 ];
 /// Files of the machine that show as empty ones.
 pub const HIDDEN_FILES: [&str; 7] = [

@@ -3,6 +3,7 @@
 
 mod api;
 mod auth;
+mod branches;
 mod budget;
 mod client;
 mod events;
@@ -21,6 +22,7 @@ mod secret_folder;
 mod secrets;
 mod server;
 mod settings;
+mod snapshots;
 mod start_error;
 mod store;
 #[cfg(test)]
@@ -28,6 +30,10 @@ mod testing;
 mod types;
 
 pub use auth::{AuthSettings, NewToken, TokenFile, TokenInfo};
+pub use branches::{
+    Branch, BranchList, BranchMade, BranchRequest, BranchState, BranchSynced,
+    FOLDER as BRANCHES_FOLDER,
+};
 pub use budget::{Budget, Fixed, Machine};
 pub use client::BlockingControlClient;
 pub use exec::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest, output_bytes};
@@ -39,6 +45,9 @@ pub use sandboxing::{EXECS_MAX, SandboxSettings};
 pub use secret_folder::{SECRET_MAX, SecretFolder};
 pub use server::{Listening, serve_control};
 pub use settings::{CONTROL_FOLDER, CONTROL_SOCKET, MOUNTS_MAX, Settings, TOKENS_NAME};
+pub use snapshots::{
+    DiffStat, MountDiff, MountRestoreRequest, MountRestored, MountSnapshotRequest,
+};
 pub use start_error::StartError;
 pub use types::{
     Credentials, Event, Health, HealthParts, HealthStatus, LogLines, Mount, MountBudget,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::branches::{VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches};
 use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest, SnapshotInfo,
     SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
@@ -113,6 +114,21 @@ pub trait VolumeApi: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::ReadOnly`] when nothing may be changed.
     async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError>;
+
+    /// The names of the branches.
+    async fn branches(&self) -> Result<VolumeBranches, ApiError>;
+
+    /// Copies a directory to a branch, all at once and without copying its content, or finds the branch of that name.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such directory, or the name cannot be one.
+    async fn branch(&self, request: VolumeBranchRequest) -> Result<VolumeBranch, ApiError>;
+
+    /// Drops the local copies of what only a branch uses; nothing of a branch of which something is not in the store.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such branch.
+    async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError>;
 
     /// Changes how much the local caches may hold, at once; what is above it is evicted. Holds until the unmount.
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError>;

@@ -11,6 +11,7 @@ use super::api::{
     API_VERSION, BudgetRequest, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT,
     SyncRequest,
 };
+use super::branches::{VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches};
 use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport,
@@ -185,6 +186,31 @@ impl VolumeClient {
         request: &TrashEmptyRequest,
     ) -> Result<TrashEmptyReport, ApiError> {
         self.ask_long("trash/empty", request).await
+    }
+
+    /// The names of the branches.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] from a volume that is too old to know them, else as [`VolumeClient::snapshots`].
+    pub async fn branches(&self) -> Result<VolumeBranches, ApiError> {
+        self.ask(Method::GET, "branches", None::<&()>, ANSWER_TIMEOUT)
+            .await
+    }
+
+    /// Makes a branch, or finds it.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::branches`].
+    pub async fn branch(&self, request: &VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
+        self.ask_long("branches", request).await
+    }
+
+    /// Drops the local copies of what only a branch uses.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::branches`].
+    pub async fn drop_branch(&self, request: &VolumeBranchDrop) -> Result<DropReport, ApiError> {
+        self.ask_long("branches/drop", request).await
     }
 
     async fn ask_long<A: DeserializeOwned>(

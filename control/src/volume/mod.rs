@@ -1,6 +1,7 @@
 //! The API of one volume: its types, the server that a mount runs, and the client. No sidecar in here.
 
 mod api;
+mod branches;
 mod client;
 mod server;
 mod snapshots;
@@ -11,6 +12,7 @@ pub use api::{
     API_VERSION, BudgetRequest, CACHE_BYTES_MIN, DropRequest, FRAME_CACHE_BYTES_MIN, GC_DEADLINE,
     GcRequest, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SyncRequest, VolumeApi,
 };
+pub use branches::{VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches};
 pub use client::{BlockingVolumeClient, VolumeClient};
 pub use server::serve_volume;
 pub use snapshots::{

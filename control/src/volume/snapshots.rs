@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
@@ -52,7 +53,7 @@ pub(super) fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
 }
 
 /// A snapshot of the volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotInfo {
     /// Its name, unique in the volume.
@@ -72,7 +73,7 @@ pub struct SnapshotInfo {
 }
 
 /// Answer to `GET /v1/snapshots`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotList {
     /// Oldest first.
@@ -137,7 +138,7 @@ impl DiffRequest {
 }
 
 /// What happened to a path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// It was not there.
@@ -152,7 +153,7 @@ pub enum DifferenceKind {
 }
 
 /// One path that differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DifferenceInfo {
     /// Where it is, or was if it is gone.

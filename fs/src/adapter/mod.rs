@@ -5,6 +5,7 @@
 
 mod announce;
 mod aside;
+mod asker;
 mod convert;
 mod dirs;
 mod mount;
@@ -36,6 +37,8 @@ struct Manners {
     no_opendir: bool,
     readdirplus: Readdirplus,
     kernel_writeback: bool,
+    /// Whether mounts of this one may show other owners.
+    idmapped: bool,
     max_write: u32,
     max_readahead: u32,
 }

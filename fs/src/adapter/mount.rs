@@ -176,6 +176,8 @@ impl FuseMount {
                 no_opendir: settings.no_opendir,
                 readdirplus: settings.readdirplus,
                 kernel_writeback: settings.kernel_writeback,
+                // The library compares who asks with the owner, and the kernel does not say who asks then.
+                idmapped: settings.allow_other,
                 max_write: settings.max_write,
                 max_readahead: settings.max_readahead,
             },

@@ -17,7 +17,7 @@ use weldrfs_meta::{AttrChange, FallocMode, SeekTo, XattrMode};
 
 use super::announce::Part;
 use super::convert::{ino, ns, time_set};
-use super::{Adapter, GENERATION, Readdirplus, convert, empty, errno};
+use super::{Adapter, GENERATION, Readdirplus, asker, convert, empty, errno};
 use crate::engine::{Caller, Kind};
 use crate::error::FsError;
 
@@ -53,6 +53,9 @@ impl Adapter {
         }
         if self.manners.kernel_writeback {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+        }
+        if self.manners.idmapped {
+            wanted |= InitFlags::FUSE_ALLOW_IDMAP;
         }
         match self.manners.readdirplus {
             Readdirplus::Off => {}
@@ -153,7 +156,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_set),
             ctime_ns: ctime.map(ns),
             // fuser does not hand on the kernel's flag for truncation; who is not root may not keep the bits.
-            kill_priv: size.is_some() && req.uid() != 0,
+            kill_priv: size.is_some() && self.loses_set_id(req, node),
         };
         if self.kernel.script.is_spoken_by(req) {
             return self.attr("setattr", self.engine.getattr(ino(node)), reply);
@@ -521,7 +524,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.asked().listxattr(ino(node), req.uid() == 0) {
+        match self.asked().listxattr(ino(node), asker::sees_trusted(req)) {
             Ok(names) => {
                 let mut list = Vec::new();
                 for name in names {
@@ -571,8 +574,13 @@ impl Filesystem for Adapter {
         };
         empty(
             "fallocate",
-            self.asked()
-                .fallocate(ino(node), mode, offset, length, req.uid() != 0),
+            self.asked().fallocate(
+                ino(node),
+                mode,
+                offset,
+                length,
+                self.loses_set_id(req, node),
+            ),
             reply,
         );
     }
@@ -620,7 +628,7 @@ impl Filesystem for Adapter {
             ino(ino_out),
             offset_out,
             len,
-            req.uid() != 0,
+            self.loses_set_id(req, ino_out),
         ) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno("copy_file_range", &error)),

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod attr;
+mod branches;
 mod data;
 mod lookups;
 mod names;
@@ -27,6 +28,7 @@ use lookups::Lookups;
 use shipping::Shipping;
 
 pub use attr::{Attr, Caller, Kind, StatFs};
+pub use branches::{BRANCHES, Branched};
 pub use names::DirEntry;
 pub use shipping::StoreWait;
 pub use snapshots::SnapshotNames;

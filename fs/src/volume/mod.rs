@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use weldrfs_blockstore::CountingStore;
+use weldrfs_blockstore::{CountingStore, PackId};
 use weldrfs_meta::MetaError;
 
 use crate::awake::Awake;
@@ -146,6 +146,15 @@ pub struct Volume {
     locks: Mutex<Option<Locks>>,
 }
 
+/// What dropping local copies did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Bytes given back on the local disk.
+    pub freed_bytes: u64,
+    /// Bytes that the store does not have yet, or that nothing there names.
+    pub kept_bytes: u64,
+}
+
 impl std::fmt::Debug for Volume {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Volume")
@@ -190,6 +199,27 @@ impl Volume {
     pub fn drop_caches(&self) -> u64 {
         self.engine.ns.drop_caches();
         self.engine.packs.evict_all()
+    }
+
+    /// Drops the local copies of what nothing of the present but the branch `name` uses. If any of its content is not in
+    /// the store yet, or nothing there names it, all of it stays.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such branch, `EIO`.
+    pub fn drop_branch(&self, name: &str) -> Result<Dropped, FsError> {
+        let branch = self.engine.find_branch(name)?;
+        let branch = branch.ok_or(FsError::Meta(MetaError::NotFound))?;
+        let own = self.engine.ns.own_of(branch.ino)?;
+        let packs: Vec<PackId> = own.packs.into_iter().map(PackId).collect();
+        let kept_bytes = own.staged_bytes + self.engine.packs.bytes_not_evictable(&packs);
+        let freed_bytes = match kept_bytes {
+            0 => self.engine.packs.evict_these(&packs),
+            _ => 0,
+        };
+        Ok(Dropped {
+            freed_bytes,
+            kept_bytes,
+        })
     }
 
     /// Changes how many bytes of packs the local disk and of decoded frames the memory may hold, at once. `None` leaves

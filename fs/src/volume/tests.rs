@@ -16,6 +16,7 @@ use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
 mod automatic;
+mod branches;
 mod fsck;
 mod gc;
 mod history;

@@ -27,6 +27,23 @@ impl Namespace {
     }
 }
 
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Bulk {
+    pub(crate) changes: Arc<Vec<Change>>,
+    /// Inodes that have no name any more.
+    pub(crate) orphans: Arc<Vec<Ino>>,
+}
+
+impl Bulk {
+    fn of(edited: &Edited) -> Self {
+        Self {
+            changes: Arc::clone(&edited.changes),
+            orphans: Arc::clone(&edited.orphans),
+        }
+    }
+}
+
 impl Tx<'_> {
     /// Brings everything into SQLite while nobody can add to it.
     pub(crate) fn rest(&self) -> Result<()> {
@@ -40,14 +57,14 @@ impl Tx<'_> {
     /// Nothing has happened then.
     pub(crate) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
         let ns = self.namespace();
-        // Who reads these meanwhile would see rows that do not fit together.
-        let mut nodes = Vec::with_capacity(edited.inodes.len());
-        for ino in &edited.inodes {
+        // Who reads directories meanwhile would see rows that do not fit together.
+        let mut nodes = Vec::with_capacity(edited.dirs.len());
+        for ino in &edited.dirs {
             nodes.push(ns.node(*ino)?);
         }
         let mut locked: FxHashMap<Ino, _> =
             nodes.iter().map(|n| (n.ino, n.state.write())).collect();
-        match ns.checkpointer.bulk(Arc::clone(&edited.changes)) {
+        match ns.checkpointer.bulk(Bulk::of(edited)) {
             // It has begun, and how it ends nobody will hear: memory cannot follow any more.
             Err(MetaError::Closed) => {
                 return Err(ns.journal.fail("a change of many rows did not end".into()));
@@ -55,8 +72,12 @@ impl Tx<'_> {
             result => result?,
         }
         for change in edited.changes.iter() {
-            if let Some(state) = ino_of(change).and_then(|ino| locked.get_mut(&ino)) {
+            let Some(ino) = ino_of(change) else { continue };
+            if let Some(state) = locked.get_mut(&ino) {
                 state.apply(change);
+            } else if let Some(node) = ns.cache.known(ino) {
+                // Who loads it from now on finds the new row.
+                node.state.write().apply(change);
             }
         }
         drop(locked);

@@ -145,6 +145,8 @@ enum Todo {
     Subjects,
     /// Paths that were deleted, and perhaps created anew.
     Deleted,
+    /// Paths that were created, perhaps for a name that was deleted in a directory with another path.
+    Created,
 }
 
 /// How many of them are looked at before somebody else may have a turn.
@@ -163,8 +165,10 @@ struct Differ {
     subjects: Vec<Ino>,
     lost: Names,
     gained: Names,
-    deleted: BTreeMap<Vec<u8>, InodeRow>,
-    created: BTreeMap<Vec<u8>, InodeRow>,
+    deleted: BTreeMap<Vec<u8>, (InodeRow, Key)>,
+    created: BTreeMap<Vec<u8>, (InodeRow, Key)>,
+    /// Those that were deleted and not created anew, by their names.
+    left: FxHashMap<Key, (Vec<u8>, InodeRow)>,
     found: Vec<Difference>,
 }
 
@@ -214,10 +218,19 @@ impl Differ {
             }
             Todo::Deleted => {
                 for _ in 0..PIECE {
-                    let Some((path, before)) = self.deleted.pop_first() else {
+                    let Some((path, (before, key))) = self.deleted.pop_first() else {
+                        self.todo = Todo::Created;
+                        break;
+                    };
+                    self.match_path(both, path, before, key)?;
+                }
+            }
+            Todo::Created => {
+                for _ in 0..PIECE {
+                    let Some((path, (after, key))) = self.created.pop_first() else {
                         return Ok(false);
                     };
-                    self.match_path(both, path, before)?;
+                    self.match_name(both, path, after, &key)?;
                 }
             }
         }
@@ -226,10 +239,12 @@ impl Differ {
 
     /// What it came to.
     fn end(mut self) -> Vec<Difference> {
-        let created = self.created.into_iter();
+        let left = self.left.into_values();
         self.found
-            .extend(created.map(|(path, after)| whole(path, None, Some(after))));
-        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+            .extend(left.map(|(path, before)| whole(path, Some(before), None)));
+        // What went comes before what came in its place.
+        self.found
+            .sort_by(|a, b| (&a.path, a.after.is_some()).cmp(&(&b.path, b.after.is_some())));
         self.found
     }
 
@@ -283,13 +298,15 @@ impl Differ {
             let compared = self.compare(both, before, after)?;
             // Where a directory above was replaced by another one, the name is a new one and the path is not.
             let mut same: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
-            deleted.retain(|path| match created.iter().position(|p| p == path) {
-                Some(at) => {
-                    same.push((created.swap_remove(at), None));
-                    false
-                }
-                None => true,
-            });
+            deleted.retain(
+                |(path, _)| match created.iter().position(|(p, _)| p == path) {
+                    Some(at) => {
+                        same.push((created.swap_remove(at).0, None));
+                        false
+                    }
+                    None => true,
+                },
+            );
             if compared.is_any() {
                 let mut stayed = both.new.names(ino)?;
                 stayed.retain(|key| !gained.contains(key));
@@ -315,35 +332,53 @@ impl Differ {
             // As many as were lost and gained have moved.
             let moved = deleted.len().min(created.len());
             let pairs = deleted.drain(..moved).zip(created.drain(..moved));
-            self.found.extend(pairs.map(|(from, path)| Difference {
-                path,
-                from: Some(from),
-                ..compared.clone()
-            }));
+            self.found
+                .extend(pairs.map(|((from, _), (path, _))| Difference {
+                    path,
+                    from: Some(from),
+                    ..compared.clone()
+                }));
         }
         if let Some(row) = before {
             self.deleted
-                .extend(deleted.into_iter().map(|path| (path, row)));
+                .extend(deleted.into_iter().map(|(path, key)| (path, (row, key))));
         }
         if let Some(row) = after {
             self.created
-                .extend(created.into_iter().map(|path| (path, row)));
+                .extend(created.into_iter().map(|(path, key)| (path, (row, key))));
         }
         Ok(())
     }
 
     /// What was deleted and created under one path is one thing that changed, if it is of the same kind.
-    fn match_path(&mut self, both: Both<'_>, path: Vec<u8>, before: InodeRow) -> Sql<()> {
-        let after = self.created.get(&path);
-        let after = after.filter(|r| r.kind() == before.kind()).copied();
-        let Some(after) = after else {
-            self.found.push(whole(path, Some(before), None));
+    fn match_path(&mut self, both: Both<'_>, path: Vec<u8>, before: InodeRow, key: Key) -> Sql<()> {
+        let after = self.created.get(&path).map(|(row, _)| *row);
+        let Some(after) = after.filter(|r| r.kind() == before.kind()) else {
+            self.left.insert(key, (path, before));
             return Ok(());
         };
         self.created.remove(&path);
         let compared = self.compare(both, before, after)?;
         if compared.is_any() {
             self.found.push(Difference { path, ..compared });
+        }
+        Ok(())
+    }
+
+    /// The same for one name in one directory, which has another path.
+    fn match_name(&mut self, both: Both<'_>, path: Vec<u8>, after: InodeRow, key: &Key) -> Sql<()> {
+        let before = self.left.get(key).map(|(_, row)| *row);
+        if before.is_none_or(|before| before.kind() != after.kind()) {
+            self.found.push(whole(path, None, Some(after)));
+        } else if let Some((old_path, before)) = self.left.remove(key) {
+            let compared = self.compare(both, before, after)?;
+            if compared.is_any() {
+                self.found.push(Difference {
+                    path,
+                    old_path: Some(old_path),
+                    ..compared
+                });
+            }
         }
         Ok(())
     }
@@ -449,10 +484,11 @@ impl Default for Paths {
 
 impl Paths {
     /// The paths of entries that are in the tree.
-    fn paths(&mut self, at: At<'_>, keys: &[Key]) -> Sql<Vec<Vec<u8>>> {
+    fn paths(&mut self, at: At<'_>, keys: &[Key]) -> Sql<Vec<(Vec<u8>, Key)>> {
         let mut paths = Vec::with_capacity(keys.len());
-        for (parent, name) in keys {
-            paths.extend(self.path(at, *parent, name)?);
+        for key in keys {
+            let path = self.path(at, key.0, &key.1)?;
+            paths.extend(path.map(|path| (path, key.clone())));
         }
         Ok(paths)
     }

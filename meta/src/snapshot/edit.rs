@@ -19,10 +19,10 @@ use crate::sqlite::trash;
 /// Rows that one restore or clone may change. All of them are in memory at once.
 const MAX_CHANGES: usize = 4 << 20;
 
-/// An inode that the edit has touched.
+/// An inode that the edit changes. There may be millions, so the row that was before is not kept.
 struct Touched {
-    /// As it is in the tables; none for one that the edit makes.
-    before: Option<InodeRow>,
+    /// The links it has in the tables; none for one that the edit makes.
+    nlink_before: Option<u32>,
     row: InodeRow,
 }
 
@@ -49,8 +49,10 @@ pub(crate) struct Edited {
     pub(crate) inner: u64,
     /// Inodes that were there before and that change.
     pub(crate) inodes: Vec<Ino>,
+    /// Those of them that are directories. Of others only the row changes.
+    pub(crate) dirs: Vec<Ino>,
     /// Those of them that have no name any more.
-    pub(crate) orphans: Vec<Ino>,
+    pub(crate) orphans: Arc<Vec<Ino>>,
     /// Inodes that were made, and how many bytes they map.
     pub(crate) born: (i64, i64),
     /// Inodes without a name that came to the trash, less those that left it, and the bytes that they map.
@@ -106,8 +108,8 @@ impl<'c, 'n> Edit<'c, 'n> {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(free) => {
                 let row = named(self.now.inode(ino))?.ok_or_else(|| missing(ino))?;
-                let before = Some(row);
-                free.insert(Touched { before, row })
+                let nlink_before = Some(row.nlink);
+                free.insert(Touched { nlink_before, row })
             }
         };
         Ok(&mut touched.row)
@@ -115,7 +117,9 @@ impl<'c, 'n> Edit<'c, 'n> {
 
     /// Whether the edit made this inode.
     pub(crate) fn is_born(&self, ino: Ino) -> bool {
-        self.touched.get(&ino).is_some_and(|t| t.before.is_none())
+        self.touched
+            .get(&ino)
+            .is_some_and(|t| t.nlink_before.is_none())
     }
 
     /// Makes an inode like another one of some state, with its attributes, target and runs and without a name. It shares
@@ -133,7 +137,8 @@ impl<'c, 'n> Edit<'c, 'n> {
             ctime_ns: self.now_ns,
             ..*of
         };
-        self.touched.insert(ino, Touched { before: None, row });
+        let nlink_before = None;
+        self.touched.insert(ino, Touched { nlink_before, row });
         for (name, value) in named(at.xattrs(of.ino))? {
             self.push(Change::PutXattr { ino, name, value })?;
         }
@@ -157,20 +162,25 @@ impl<'c, 'n> Edit<'c, 'n> {
             true => wanted.clone(),
             false => named(self.now.xattrs(dir))?,
         };
-        let row = self.row(dir)?;
+        let row = match self.touched.get(&dir) {
+            Some(touched) => touched.row,
+            None => named(self.now.inode(dir))?.ok_or_else(|| missing(dir))?,
+        };
         let dressed = InodeRow {
             mode: like.mode,
             uid: like.uid,
             gid: like.gid,
             atime_ns: like.atime_ns,
             mtime_ns: like.mtime_ns,
-            ..*row
+            ..row
         };
-        if dressed == *row && present == wanted {
+        if dressed == row && present == wanted {
             return Ok(());
         }
-        *row = dressed;
-        row.ctime_ns = now_ns;
+        *self.row(dir)? = InodeRow {
+            ctime_ns: now_ns,
+            ..dressed
+        };
         for (name, _) in &present {
             if wanted.iter().all(|(n, _)| n != name) {
                 let name = Name::clone(name);
@@ -333,9 +343,16 @@ impl<'c, 'n> Edit<'c, 'n> {
     pub(crate) fn finish(mut self) -> Result<Edited> {
         let kept = self.keep_dirs()?;
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
-        let mut is_born: FxHashSet<Ino> = FxHashSet::default();
-        for (ino, Touched { before, mut row }) in std::mem::take(&mut self.touched) {
-            let is_over = row.nlink == 0 && before.is_none_or(|before| before.nlink > 0);
+        let (mut is_born, mut dirs) = (FxHashSet::default(), Vec::new());
+        for (
+            ino,
+            Touched {
+                nlink_before,
+                mut row,
+            },
+        ) in std::mem::take(&mut self.touched)
+        {
+            let is_over = row.nlink == 0 && nlink_before.is_none_or(|before| before > 0);
             let mut is_orphan = is_over && !kept.contains(&ino);
             // One that has other names in the trash stays there by them.
             if is_orphan
@@ -345,14 +362,13 @@ impl<'c, 'n> Edit<'c, 'n> {
                 row.parent = dir;
                 is_orphan = false;
             }
-            for (row, sign) in [(before, -1), (Some(row), 1)] {
-                if let Some(row) = row.filter(InodeRow::is_trashed_file) {
-                    self.trash.0 += sign;
-                    self.trash.1 += sign * row.allocated as i64;
-                }
-            }
-            match before {
-                Some(before) if before == row => continue,
+            // Of what had no name before only the trash is ever changed.
+            let was_in_trash = nlink_before == Some(0) && !row.is_dir();
+            let moved = i64::from(row.is_trashed_file()) - i64::from(was_in_trash);
+            self.trash.0 += moved;
+            self.trash.1 += moved * row.allocated as i64;
+            match nlink_before {
+                Some(_) if row.is_dir() => dirs.push(ino),
                 Some(_) => {}
                 None => {
                     is_born.insert(ino);
@@ -362,22 +378,21 @@ impl<'c, 'n> Edit<'c, 'n> {
             self.push(Change::PutInode(row))?;
             if is_orphan {
                 orphans.push(ino);
-                self.push(Change::PutOrphan(ino))?;
             }
         }
-        // By their changes, not by their rows: an attribute may change within one tick of the clock.
         let changed = self.changes.iter().filter_map(ino_of);
         let inodes: BTreeSet<Ino> = changed.filter(|ino| !is_born.contains(ino)).collect();
         let inodes = inodes.into_iter().collect();
         orphans.sort_unstable();
         // In this order the pages of the tables are touched once.
-        self.changes.sort_by_key(ino_of);
+        self.changes.sort_unstable_by_key(ino_of);
         Ok(Edited {
             changes: Arc::new(self.changes),
             entries: self.entries,
             inner: self.inner,
             inodes,
-            orphans,
+            dirs,
+            orphans: Arc::new(orphans),
             born,
             trash: self.trash,
         })

@@ -23,6 +23,7 @@ use crate::error::{MetaError, Result};
 use crate::ids::{Epoch, Ino, Lsn, ROOT_INO};
 use crate::namespace::{Namespace, check_name};
 
+pub(crate) use bulk::Bulk;
 pub use clone::CloneTo;
 pub use diff::Difference;
 pub use edit::EntryChange;

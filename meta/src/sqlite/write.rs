@@ -3,12 +3,11 @@
 use rusqlite::{Connection, Params, Transaction, params};
 use rustc_hash::FxHashMap;
 
-use crate::changes::Change;
 use crate::error::Result;
 use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
 use crate::rows::{InodeRow, Location, Place};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Bulk, Snapshot};
 
 use super::capture::Capture;
 use super::open::named;
@@ -49,18 +48,25 @@ pub(crate) fn generation(c: &mut Connection, g: &Generation, counters: Counters)
 /// are written.
 pub(crate) fn bulk(
     c: &mut Connection,
-    changes: &[Change],
+    bulk: &Bulk,
     counters: Counters,
     may: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let t = named(c.transaction())?;
     // All of it as a generation would take a multiple of the memory.
-    for piece in changes.chunks(BULK_PIECE) {
+    for piece in bulk.changes.chunks(BULK_PIECE) {
         named(rows(&t, &Generation::of(piece)?))?;
     }
+    named(bulk.orphans.iter().try_for_each(|ino| put_orphan(&t, *ino)))?;
     named(put_counters(&t, counters))?;
     may()?;
     named(t.commit())
+}
+
+fn put_orphan(t: &Transaction<'_>, ino: Ino) -> Sql<()> {
+    t.prepare_cached("INSERT OR IGNORE INTO orphan (ino) VALUES (?1)")?
+        .execute([signed(ino.0)])
+        .map(drop)
 }
 
 fn put_counters(t: &Transaction<'_>, counters: Counters) -> Sql<()> {

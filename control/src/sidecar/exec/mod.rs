@@ -1,7 +1,7 @@
 //! Commands on a mount, each in a sandbox of its own. A command belongs to the request that started it: when the client is
 //! gone, or this process is, it is ended.
 
-mod request;
+pub(super) mod request;
 mod text;
 mod types;
 
@@ -143,7 +143,10 @@ impl Execs {
         })?;
         let program = shown(&order.command);
         let who = format!("{id} ({program})");
-        let occupied = parts.mounts.occupy(&request.mount, who).await?;
+        let occupied = parts
+            .mounts
+            .occupy(&request.mount, &order.folder, who)
+            .await?;
         order.mountpoint.clone_from(&occupied.path);
         let sandbox = parts.host.start(order).await?;
         let mut running = Running {
@@ -214,7 +217,7 @@ fn refusal(sandbox: &Sandbox, ended: &Ended) -> ApiError {
 }
 
 /// The program of a command as it is shown: never its arguments, which may be anything.
-fn shown(command: &[String]) -> String {
+pub(super) fn shown(command: &[String]) -> String {
     let program = command.first().map(String::as_str).unwrap_or_default();
     let name = program.rsplit('/').next().unwrap_or(program);
     let plain = name.chars().filter(|c| !c.is_control());
@@ -307,7 +310,8 @@ impl Running {
     }
 
     fn finished(&self, ended: &Ended) -> (&'static str, String, Option<ExecLine>) {
-        let Some(status) = ended.status else {
+        let status = ended.status.filter(|_| ended.failure.is_none());
+        let Some(status) = status else {
             let text = ended.failure.clone().unwrap_or_default();
             let error = ApiError::Internal("how the command ended is not known".into());
             return ("lost", text, Some(ExecLine::Error(error.body(self.id()))));

@@ -1,16 +1,16 @@
 //! From a request to an order: everything that can be refused without starting anything is refused here.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use super::types::{CommandLine, ExecRequest, LimitsRequest};
 use crate::error::ApiError;
 use crate::sandbox::{Limits, OUTPUT_BYTES_MIN, SandboxOrder};
+use crate::sidecar::names;
 use crate::sidecar::sandboxing::SandboxSettings;
 use crate::sidecar::secret_folder::{SecretFolder, is_variable};
 
-/// Longest path, program and argument, and most arguments.
-const PATH_MAX: usize = 1024;
+/// Longest program and argument, and most arguments.
 const ARGUMENT_MAX: usize = 128 * 1024;
 const ARGUMENTS_MAX: usize = 4096;
 /// Most variables and secrets.
@@ -46,15 +46,12 @@ pub(super) fn order(
     if !(1..=TIMEOUT_MAX).contains(&timeout_ms) {
         return Err(invalid(format!("timeout_ms takes 1 to {TIMEOUT_MAX}")));
     }
-    check_variables(&request.env)?;
-    if request.secrets.len() > VARIABLES_MAX {
-        return Err(invalid(format!("secrets takes {VARIABLES_MAX} at most")));
-    }
+    check_variables(&request.env, &request.secrets)?;
     Ok(SandboxOrder {
         id,
         mount: request.mount.clone(),
         mountpoint: PathBuf::new(),
-        folder: folder(request.path.as_deref().unwrap_or_default())?,
+        folder: names::below_mount(request.path.as_deref().unwrap_or_default())?,
         command: command(&request.command)?,
         variables: request.env.clone(),
         secrets: secrets.read(&request.secrets)?,
@@ -70,23 +67,8 @@ pub(super) fn order(
     })
 }
 
-/// A path below a mount, in its plain form.
-pub(super) fn folder(text: &str) -> Result<PathBuf, ApiError> {
-    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let path = Path::new(text);
-    if text.len() > PATH_MAX || text.contains(char::is_control) || !path.components().all(is_plain)
-    {
-        return Err(invalid(
-            "path takes a folder below the mount, without \"..\" and not beginning with \"/\"",
-        ));
-    }
-    let parts = path.components();
-    Ok(parts
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .collect())
-}
-
-fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
+/// Program and arguments.
+pub(in crate::sidecar) fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
     let words = match command {
         CommandLine::Line(line) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
         CommandLine::Words(words) => words.clone(),
@@ -109,7 +91,14 @@ fn command(command: &CommandLine) -> Result<Vec<String>, ApiError> {
     Ok(words)
 }
 
-fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
+/// Whether these may be variables, and so many secrets named.
+pub(in crate::sidecar) fn check_variables(
+    variables: &BTreeMap<String, String>,
+    secrets: &[String],
+) -> Result<(), ApiError> {
+    if secrets.len() > VARIABLES_MAX {
+        return Err(invalid(format!("secrets takes {VARIABLES_MAX} at most")));
+    }
     if variables.len() > VARIABLES_MAX {
         return Err(invalid(format!("env takes {VARIABLES_MAX} at most")));
     }
@@ -128,7 +117,8 @@ fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError>
     Ok(())
 }
 
-fn limits(asked: &LimitsRequest, usual: Limits) -> Result<Limits, ApiError> {
+/// What was asked for, and else what is usual.
+pub(in crate::sidecar) fn limits(asked: &LimitsRequest, usual: Limits) -> Result<Limits, ApiError> {
     let memory_max = usual.memory_bytes / MIB;
     let memory = asked.memory_mb.unwrap_or(memory_max);
     if !(MEMORY_MIN..=memory_max).contains(&memory) {
@@ -240,12 +230,5 @@ mod tests {
             assert_eq!(error.code(), "invalid_request", "{text}");
             assert!(error.to_string().contains(part), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_path_is_made_plain() {
-        assert_eq!(folder("./a//b/.").unwrap(), Path::new("a/b"));
-        assert_eq!(folder("").unwrap(), Path::new(""));
-        assert!(folder("a/../..").is_err());
     }
 }

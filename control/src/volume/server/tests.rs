@@ -3,6 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+use super::super::branches::{VolumeBranchDrop, VolumeBranchRequest};
 use super::super::snapshots::{
     CloneRequest, DiffRequest, DifferenceInfo, RemoveRequest, SnapshotRequest,
     SnapshotRestoreRequest,
@@ -125,6 +126,23 @@ impl VolumeApi for FixedVolume {
             names: request.older_than_ms.unwrap_or(1),
             bytes: 5,
         })
+    }
+
+    async fn branches(&self) -> Result<VolumeBranches, ApiError> {
+        Ok(VolumeBranches {
+            names: vec!["b".into()],
+        })
+    }
+
+    async fn branch(&self, request: VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
+        Ok(VolumeBranch {
+            path: format!("{}/{}", request.project, request.name),
+            is_new: true,
+        })
+    }
+
+    async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError> {
+        Err(ApiError::InvalidRequest(format!("no {}", request.name)))
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

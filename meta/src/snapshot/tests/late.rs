@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::error::MetaError;
 use crate::ids::{Epoch, Ino, ROOT_INO};
-use crate::namespace::tests::{dir, file, healthy, open, write};
+use crate::namespace::tests::{NoBytes, dir, file, healthy, open, settings, write};
 use crate::namespace::{AttrChange, Namespace, XattrMode};
-use crate::settings::Permit;
+use crate::settings::{MetaSettings, Permit};
 use crate::snapshot::{CloneTo, Order};
 
 use super::called;
@@ -138,6 +138,7 @@ fn nothing_is_restored_nor_cloned_once_the_lease_has_ended() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     // Beginning asks twice, and what comes before the rows are there has to ask again.
     for asked in 0..4 {
@@ -182,10 +183,11 @@ fn a_change_of_many_rows_may_take_longer_than_a_request() {
     ns.checkpoint(ns.acknowledged()).unwrap();
     ns.checkpointer.set_deadline(Duration::from_millis(1));
     let mut is_late = 0;
-    for n in 0..NAMES.len() {
+    for name in NAMES {
         let to = CloneTo {
             parent: ROOT_INO,
-            name: NAMES[n].as_bytes(),
+            name: name.as_bytes(),
+            without: None,
         };
         // What waits before that is given up, and nothing has happened.
         if let Err(error) = ns.clone_tree(None, d, to, 9) {
@@ -214,6 +216,7 @@ fn what_was_taken_back_does_not_happen() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     let taken_back = [
         ns.create_snapshot_on(&order, called("t")).map(drop),
@@ -293,5 +296,43 @@ fn a_restore_of_many_changed_files() {
             assert_eq!((size, runs.len()), (100, 1));
         }
     }
+    healthy(&ns);
+}
+
+/// What is left on a full disk is for those who make room.
+#[test]
+fn nothing_is_made_that_grows_while_the_disk_is_full() {
+    let tmp = tempfile::tempdir().unwrap();
+    // A checkpoint would take the reserve back: none comes by itself.
+    let quiet = MetaSettings {
+        checkpoint_interval: Duration::from_secs(3600),
+        ..settings(tmp.path())
+    };
+    let ns = Namespace::open(quiet, Arc::new(NoBytes), (0, 0), 1).unwrap();
+    let d = ns.create(ROOT_INO, b"d", &dir(), 2).unwrap().ino;
+    let f = ns.create(d, b"f", &file(), 2).unwrap().ino;
+    let epoch = mark(&ns, "s");
+    write(&ns, f, 0, 10, 4096);
+    ns.checkpoint(ns.acknowledged()).unwrap();
+    let before = tree::now(&ns);
+    let to = CloneTo {
+        parent: ROOT_INO,
+        name: b"copy",
+        without: None,
+    };
+    assert!(ns.reserve.give_up());
+    let refused = [
+        ns.create_snapshot(called("t")).map(drop),
+        ns.restore(epoch, b"", called("u"), 9).map(drop),
+        ns.clone_tree(None, d, to, 9).map(drop),
+    ];
+    for result in refused {
+        assert!(matches!(result, Err(MetaError::NoSpace)), "{result:?}");
+    }
+    assert_eq!((tree::now(&ns), ns.snapshots().len()), (before, 1));
+    // To remove one makes room.
+    ns.remove_snapshot("s", 9).unwrap();
+    ns.reserve.take();
+    ns.create_snapshot(called("t")).unwrap();
     healthy(&ns);
 }

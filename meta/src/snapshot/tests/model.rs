@@ -481,6 +481,7 @@ impl Run {
         let to = CloneTo {
             parent: tree[&into].row.ino,
             name,
+            without: None,
         };
         let at = below(&into, name);
         let made = self

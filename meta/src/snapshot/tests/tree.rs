@@ -248,6 +248,7 @@ pub(crate) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
         deleted.extend(from.map(|p| (p.clone(), old[p].clone())));
         created.extend(to.map(|p| (p.clone(), new[p].clone())));
     }
+    let mut left = BTreeMap::new();
     for (path, was) in deleted {
         match created.get(&path) {
             Some(is) if is.row.kind() == was.row.kind() => {
@@ -257,9 +258,26 @@ pub(crate) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
                 }
                 created.remove(&path);
             }
-            _ => drop(lines.insert(format!("{} deleted", show(&path)))),
+            _ => drop(left.insert((was.parent, was.name.clone()), (path, was))),
         }
     }
+    // One name in a directory that has another path now.
+    created.retain(|path, is| {
+        let key = (is.parent, is.name.clone());
+        match left.get(&key) {
+            Some((_, was)) if is.row.kind() == was.row.kind() => {
+                let what = compared(was, is);
+                if !what.is_empty() {
+                    lines.insert(format!("{} {what}", show(path)));
+                }
+                left.remove(&key);
+                false
+            }
+            _ => true,
+        }
+    });
+    let left = left.values().map(|(path, _)| path);
+    lines.extend(left.map(|path| format!("{} deleted", show(path))));
     lines.extend(created.keys().map(|path| format!("{} created", show(path))));
     lines
 }

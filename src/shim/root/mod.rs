@@ -2,23 +2,27 @@
 //! project at its own path. Runs in the process that becomes the runtime, in a mount namespace of its own, so that nothing
 //! of it is ever seen on the machine and nothing has to be taken down again.
 
-use std::ffi::CString;
+mod devices;
+mod hide;
+mod mounts;
+mod project;
+
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind,
-    mount_change, mount_remount, move_mount, open_tree,
-};
-use weldrfs_control::{
-    HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Network, SANDBOX_HOME, SANDBOX_INIT, SandboxOrder,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_change};
+use weldrfs_control::{Identity, Network, SANDBOX_HOME, SANDBOX_INIT, SandboxOrder};
 
 use crate::mount_table::MountTable;
+use mounts::{attempt, bind_read_only, copy_read_only, make_read_only, put, tmpfs};
 
+pub(super) use project::{copy_project, open_project};
+
+/// Folders of the machine on one of which the root is put together, in the mount namespace of its own. The runtime goes there
+/// as somebody who may not enter the sidecar's folders.
+const STAGES: [&str; 5] = ["/mnt", "/media", "/srv", "/home", "/boot"];
 /// Folders of the machine that sandboxes see also where they are mounts of their own.
 const SYSTEM: [&str; 9] = [
     "/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/sbin", "/usr",
@@ -33,50 +37,32 @@ const SCRATCH: [&str; 2] = ["/tmp", "/var/tmp"];
 const RUN: &str = "/run";
 /// What a program needs to know to reach others by name.
 const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-/// Bytes of a folder that is only there to hide another.
-const COVER_BYTES: u64 = 1024 * 1024;
 
 /// What the root is made of.
 pub(super) struct Plan {
     pub(super) order: SandboxOrder,
-    /// An empty folder.
+    /// See [`stage`].
     pub(super) rootfs: PathBuf,
     /// The sandbox's folder.
     pub(super) folder: PathBuf,
     /// How owners of the machine's files are shown.
-    pub(super) idmap: Option<OwnedFd>,
-    pub(super) owner: Identity,
+    pub(super) owners: Option<OwnedFd>,
+    /// See [`copy_project`].
+    pub(super) project: OwnedFd,
+    /// Who the command's user is on the machine.
+    pub(super) user: Identity,
+    /// And in the sandbox.
     pub(super) inside: Identity,
     /// This program.
     pub(super) program: PathBuf,
 }
 
-/// What was attempted, and how it failed.
-fn attempt<T, E: std::fmt::Display>(what: &str, done: Result<T, E>) -> Result<T, String> {
-    done.map_err(|error| format!("{what}: {error}"))
-}
-
-/// The project's folder, without following a symbolic link out of the mount or anywhere.
-///
-/// # Errors
-/// What the operating system says; a link on the way is ELOOP.
-pub(super) fn open_project(order: &SandboxOrder) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mountpoint = rustix::fs::open(&order.mountpoint, flags, Mode::empty())?;
-    if order.folder.as_os_str().is_empty() {
-        return Ok(mountpoint);
-    }
-    let inside = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    Ok(openat2(
-        &mountpoint,
-        &order.folder,
-        flags,
-        Mode::empty(),
-        inside,
-    )?)
+/// Where the root can be put together: a folder that nothing is in that is needed meanwhile.
+pub(super) fn stage(needed: &[&Path]) -> Option<PathBuf> {
+    let is_free =
+        |stage: &&Path| is_folder(stage) && !needed.iter().any(|path| path.starts_with(stage));
+    let stages = STAGES.iter().map(Path::new);
+    stages.into_iter().find(is_free).map(Path::to_owned)
 }
 
 /// Leaves the machine's mount namespace and puts the root together in a new one.
@@ -100,9 +86,11 @@ pub(super) fn compose(plan: &Plan) -> Result<(), String> {
         private: Vec::new(),
     };
     root.system()?;
+    root.hide_variable()?;
     // What is hidden may lie in a private folder, where it does not show.
     root.private_folders()?;
     root.hide()?;
+    root.hide_sockets()?;
     root.files()?;
     root.project()?;
     root.close()
@@ -117,86 +105,68 @@ struct Composing<'a> {
 }
 
 impl Composing<'_> {
-    /// Where a path of the sandbox is for now.
+    /// Where a path of the sandbox is for now. Links on the way are followed as the sandbox will follow them, never out of
+    /// its root.
     fn at(&self, path: &Path) -> PathBuf {
+        let real = real(path);
         self.plan
             .rootfs
-            .join(path.strip_prefix("/").unwrap_or(path))
+            .join(real.strip_prefix("/").unwrap_or(&real))
     }
 
     /// The machine's root without what is mounted on it, and what of the system is mounted.
     fn system(&self) -> Result<(), String> {
-        clone_read_only(Path::new("/"), &self.plan.rootfs, self.plan.idmap.as_ref())?;
+        let owners = || self.plan.owners.as_ref().map(AsFd::as_fd);
+        let root = copy_read_only(Path::new("/"), owners())?;
         let table = attempt("the mount table cannot be read", MountTable::read())?;
+        let mut others = Vec::new();
         for entry in table.entries() {
             let is_system = SYSTEM
                 .iter()
                 .any(|folder| entry.mountpoint.starts_with(folder));
-            let target = self.at(&entry.mountpoint);
-            if is_system && SYSTEM_KINDS.contains(&entry.kind.as_str()) && target.exists() {
-                clone_read_only(&entry.mountpoint, &target, self.plan.idmap.as_ref())?;
+            if is_system && SYSTEM_KINDS.contains(&entry.kind.as_str()) {
+                others.push((
+                    &entry.mountpoint,
+                    copy_read_only(&entry.mountpoint, owners())?,
+                ));
             }
         }
-        Ok(())
-    }
-
-    /// Covers what is nobody's business in a sandbox.
-    fn hide(&mut self) -> Result<(), String> {
-        let usual = HIDDEN_DIRECTORIES.iter().map(PathBuf::from);
-        let mut hidden: Vec<PathBuf> = usual
-            .chain(self.plan.order.hidden.iter().cloned())
-            .filter(|path| path.is_absolute() && path != Path::new("/"))
-            .collect();
-        hidden.sort();
-        for path in hidden {
-            let is_covered = self.covers.iter().any(|cover| path.starts_with(cover));
-            if !is_covered && is_folder(&self.at(&path)) {
-                self.cover(path)?;
+        put(&root, &self.plan.rootfs)?;
+        for (mountpoint, tree) in others {
+            let target = self.at(mountpoint);
+            if target.exists() {
+                put(&tree, &target)?;
             }
         }
-        let empty = self.plan.folder.join("empty");
-        attempt("no empty file", write(&empty, b"", 0o444))?;
-        for path in HIDDEN_FILES {
-            let target = self.at(Path::new(path));
-            if is_file(&target) {
-                bind_read_only(&empty, &target)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn cover(&mut self, path: PathBuf) -> Result<(), String> {
-        let options = format!("size={COVER_BYTES},mode=755");
-        tmpfs(&self.at(&path), &options)?;
-        self.covers.push(path);
         Ok(())
     }
 
     fn private_folders(&mut self) -> Result<(), String> {
         let size = self.plan.order.limits.tmp_bytes;
-        let owner = self.plan.owner;
+        let user = self.plan.user;
+        let no_devices = MountFlags::NODEV;
         for path in SCRATCH.iter().map(Path::new) {
             if is_folder(&self.at(path)) {
-                tmpfs(&self.at(path), &format!("size={size},mode=1777"))?;
+                tmpfs(
+                    &self.at(path),
+                    &format!("size={size},mode=1777"),
+                    no_devices,
+                )?;
                 self.private.push(path.to_owned());
             }
         }
-        let own = format!("size={size},mode=755,uid={},gid={}", owner.uid, owner.gid);
+        let own = format!("size={size},mode=755,uid={},gid={}", user.uid, user.gid);
         let home = Path::new(SANDBOX_HOME);
         self.make_folder(home)?;
         for path in [Path::new(RUN), home] {
-            tmpfs(&self.at(path), &own)?;
+            tmpfs(&self.at(path), &own, no_devices)?;
             self.private.push(path.to_owned());
         }
+        devices::make(&self.at(Path::new("/dev")))?;
         // Where programs have looked for it in former times.
-        attempt(
-            "no /run/lock",
-            std::fs::create_dir(self.at(Path::new("/run/lock"))),
-        )?;
-        attempt(
-            "no /run/lock",
-            mode(&self.at(Path::new("/run/lock")), 0o1777),
-        )
+        let lock = self.at(Path::new("/run/lock"));
+        attempt("no /run/lock", std::fs::create_dir(&lock))?;
+        attempt("no /run/lock", mode(&lock, 0o1777))
     }
 
     /// This program, the command's user by name, and where names of machines are asked for.
@@ -248,18 +218,7 @@ impl Composing<'_> {
     fn project(&mut self) -> Result<(), String> {
         let path = self.plan.order.project();
         self.make_folder(&path)?;
-        // Opened here: a mount of another namespace cannot be bound.
-        let project = attempt(
-            "the project's folder cannot be opened",
-            open_project(&self.plan.order),
-        )?;
-        let source = format!("/proc/self/fd/{}", project.as_raw_fd());
-        let target = self.at(&path);
-        attempt(
-            "the project's folder cannot be bound",
-            mount_bind(&source, &target),
-        )?;
-        restrict(&target, MountFlags::empty())
+        put(&self.plan.project, &self.at(&path))
     }
 
     /// Makes a folder to mount on. Where the machine's root has none, the nearest folder that it has is covered.
@@ -269,7 +228,7 @@ impl Composing<'_> {
         }
         let nearest = path.ancestors().find(|above| is_folder(&self.at(above)));
         let nearest = nearest.unwrap_or(Path::new("/"));
-        let is_ours = |known: &PathBuf| nearest.starts_with(known);
+        let is_ours = |known: &PathBuf| real(nearest).starts_with(real(known));
         if !self.covers.iter().chain(&self.private).any(is_ours) {
             if nearest == Path::new("/") {
                 return Err(format!(
@@ -288,89 +247,23 @@ impl Composing<'_> {
     /// Nothing is added any more.
     fn close(&self) -> Result<(), String> {
         for cover in &self.covers {
-            restrict(&self.at(cover), MountFlags::RDONLY)?;
+            make_read_only(&self.at(cover), MountFlags::NODEV)?;
         }
-        Ok(())
+        make_read_only(&self.at(Path::new("/dev")), MountFlags::NOEXEC)
     }
 }
 
-/// Shows what is mounted at `source`, and nothing that is mounted below it, at `target`.
-fn clone_read_only(source: &Path, target: &Path, idmap: Option<&OwnedFd>) -> Result<(), String> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let what = format!("{} cannot be shown", source.display());
-    let tree = attempt(&what, open_tree(CWD, source, flags))?;
-    // A file system that cannot show other owners is shown with its own; the hidden files are hidden all the same.
-    let mapped = idmap.is_some_and(|idmap| set_attributes(&tree, Some(idmap)).is_ok());
-    if !mapped {
-        attempt(&what, set_attributes(&tree, None))?;
+/// Where a path of the machine leads to, as far as there is anything.
+fn real(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let Ok(found) = std::fs::canonicalize(above) {
+            return match path.strip_prefix(above) {
+                Ok(rest) if !rest.as_os_str().is_empty() => found.join(rest),
+                _ => found,
+            };
+        }
     }
-    let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    attempt(&what, move_mount(&tree, "", CWD, target, from))
-}
-
-/// `struct mount_attr` of the kernel.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-/// Read-only, without set-id bits and devices, and with owners as `idmap` says.
-fn set_attributes(tree: &OwnedFd, idmap: Option<&OwnedFd>) -> io::Result<()> {
-    const RDONLY: u64 = 0x1;
-    const NOSUID: u64 = 0x2;
-    const NODEV: u64 = 0x4;
-    const IDMAP: u64 = 0x0010_0000;
-    let attributes = MountAttributes {
-        set: RDONLY | NOSUID | NODEV | if idmap.is_some() { IDMAP } else { 0 },
-        clear: 0,
-        propagation: 0,
-        user_namespace: idmap.map_or(0, |fd| u64::try_from(fd.as_raw_fd()).unwrap_or(0)),
-    };
-    // SAFETY: the structure is the kernel's, its size is given, and it lives until the call returns.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            std::ptr::from_ref(&attributes),
-            std::mem::size_of::<MountAttributes>(),
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn tmpfs(target: &Path, options: &str) -> Result<(), String> {
-    let what = format!("no private folder on {}", target.display());
-    let options = attempt(&what, CString::new(options))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    attempt(
-        &what,
-        mount("tmpfs", target, "tmpfs", flags, options.as_c_str()),
-    )
-}
-
-fn bind_read_only(source: &Path, target: &Path) -> Result<(), String> {
-    let what = format!("{} cannot be bound", target.display());
-    attempt(&what, mount_bind(source, target))?;
-    restrict(target, MountFlags::RDONLY)
-}
-
-/// Takes set-id bits and devices from a mount, and what `more` says.
-fn restrict(target: &Path, more: MountFlags) -> Result<(), String> {
-    let what = format!("{} cannot be restricted", target.display());
-    let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | more;
-    let now = attempt(&what, rustix::fs::statvfs(target))?;
-    if now.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        flags |= MountFlags::RDONLY;
-    }
-    attempt(&what, mount_remount(target, flags, c""))
+    path.to_owned()
 }
 
 fn is_folder(path: &Path) -> bool {
@@ -420,29 +313,23 @@ mod tests {
     }
 
     #[test]
-    fn no_link_leads_out_of_a_mount() {
+    fn links_are_followed_as_far_as_there_is_anything() {
         let dir = tempfile::tempdir().unwrap();
-        let mountpoint = dir.path().join("mount");
-        std::fs::create_dir_all(mountpoint.join("app/deep")).unwrap();
-        std::os::unix::fs::symlink("/etc", mountpoint.join("out")).unwrap();
-        std::os::unix::fs::symlink("app", mountpoint.join("in")).unwrap();
-        std::fs::write(mountpoint.join("file"), "").unwrap();
-        let open = |folder: &str| {
-            let order = super::super::tests::order(&mountpoint, folder);
-            open_project(&order).is_ok()
-        };
-        assert!(open("") && open("app") && open("app/deep"));
-        for bad in [
-            "out",
-            "in",
-            "in/deep",
-            "..",
-            "app/../..",
-            "file",
-            "missing",
-            "/etc",
-        ] {
-            assert!(!open(bad), "{bad}");
-        }
+        let base = std::fs::canonicalize(dir.path()).unwrap();
+        std::fs::create_dir_all(base.join("data/home")).unwrap();
+        std::os::unix::fs::symlink(base.join("data/home"), base.join("home")).unwrap();
+        assert_eq!(real(&base.join("home")), base.join("data/home"));
+        assert_eq!(real(&base.join("home/me/x")), base.join("data/home/me/x"));
+        assert_eq!(
+            real(Path::new("/no-such-folder/x")),
+            Path::new("/no-such-folder/x")
+        );
+    }
+
+    #[test]
+    fn the_root_is_put_together_where_nothing_is_needed() {
+        assert_eq!(stage(&[]).as_deref(), Some(Path::new("/mnt")));
+        let stage = stage(&[Path::new("/mnt/run/x"), Path::new("/media")]);
+        assert!(!stage.unwrap().starts_with("/mnt"));
     }
 }
