@@ -1,20 +1,32 @@
 //! The command line: what it may say, in any of the ways this program is called. Turns it into one [`Invocation`] and
-//! runs nothing.
+//! runs nothing. Each
+//! family of commands is a file below.
 //!
 //! mount.fuse3 calls `weldrfs SOURCE MOUNTPOINT -o OPTIONS`; mount(8) calls a helper by the name `mount.fuse.weldrfs`.
 
+mod branches;
+mod common;
 mod control;
+mod events;
+mod exec;
+mod mount_snapshots;
+mod mounts;
+mod previews;
+mod snapshots;
+mod stores;
+mod trash;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    control as sidecar, events, exec, fsck, mount, mounts, restore, snapshot, umount, volumes,
+    self, control as sidecar, fsck, mount, restore, snapshot, trash as trash_command, umount,
+    volumes,
 };
-use crate::{moment, options};
+use crate::options;
 
 /// Seconds that `umount --sync` waits unless told otherwise.
 const UMOUNT_SYNC_SECONDS: &str = "30";
@@ -71,6 +83,11 @@ pub(crate) enum Invocation {
         to: PathBuf,
         state_dir: Option<PathBuf>,
     },
+    Trash {
+        path: PathBuf,
+        request: trash_command::Request,
+        state_dir: Option<PathBuf>,
+    },
     Restore {
         store: volumes::Store,
         request: restore::Request,
@@ -95,17 +112,32 @@ pub(crate) enum Invocation {
         kept: PathBuf,
     },
     Exec {
-        request: exec::Request,
+        request: commands::exec::Request,
         socket: Option<PathBuf>,
     },
     Mounts {
-        request: mounts::Request,
+        request: commands::mounts::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
+    MountSnapshots {
+        request: commands::mount_snapshots::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
+    Branches {
+        request: commands::branches::Request,
         socket: Option<PathBuf>,
         as_json: bool,
     },
     Events {
-        request: events::Request,
+        request: commands::events::Request,
         socket: Option<PathBuf>,
+    },
+    Previews {
+        request: commands::previews::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
     },
 }
 
@@ -137,274 +169,36 @@ enum Command {
     DropCaches(DropCachesArgs),
     /// List the volumes in a store, or destroy one
     #[command(subcommand)]
-    Volumes(VolumesCommand),
+    Volumes(stores::VolumesCommand),
     /// List the states that a volume can go back to, or go back to one
-    Restore(RestoreArgs),
+    Restore(stores::RestoreArgs),
     /// Make snapshots of a mounted volume, compare them and go back to them
     #[command(subcommand, visible_alias = "snap")]
-    Snapshot(SnapshotCommand),
+    Snapshot(snapshots::SnapshotCommand),
     /// Copy a directory of a mount at once, sharing its content
-    Clone(CloneArgs),
+    Clone(snapshots::CloneArgs),
+    /// List what was removed from a mounted volume, bring it back, or end it for good
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
     /// Check whether a volume is whole, in its store or in the local state; repairs nothing
-    Fsck(FsckArgs),
+    Fsck(stores::FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
-    Gc(GcArgs),
+    Gc(stores::GcArgs),
     /// Run the sidecar: an API that mounts volumes, keeps them mounted and tells what happens
     Control(Box<control::ControlArgs>),
     /// Ask the sidecar to mount, unmount and sync volumes
-    Mounts(control::MountsArgs),
+    Mounts(mounts::MountsArgs),
+    /// Copy directories of mounts at once, as branches to work on; ask the sidecar for them
+    Branches(branches::BranchesArgs),
     /// Run a command in a sandbox on a mount of the sidecar; its output and status are this one's
-    Exec(Box<control::ExecArgs>),
+    Exec(Box<exec::ExecArgs>),
+    /// Run apps on mounts of the sidecar, at ports of this machine
+    Previews(previews::PreviewsArgs),
     /// Follow what the sidecar tells
-    Events(control::EventsArgs),
+    Events(events::EventsArgs),
     /// Keep one sandbox; started by the sidecar
     #[command(hide = true)]
     Shim { folder: PathBuf, kept: PathBuf },
-}
-
-#[derive(Debug, Subcommand)]
-enum SnapshotCommand {
-    /// Make a snapshot and print its name
-    Create {
-        /// Where the volume is mounted
-        mountpoint: PathBuf,
-        /// What to call it (default: the time)
-        name: Option<String>,
-        /// Why it is made
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        note: String,
-        /// Let it be thinned out by age, instead of keeping it until it is removed
-        #[arg(long)]
-        automatic: bool,
-        #[command(flatten)]
-        state: StateDir,
-    },
-    /// List the snapshots, oldest first
-    #[command(visible_alias = "list")]
-    Ls {
-        /// Where the volume is mounted
-        mountpoint: PathBuf,
-        /// Answer with JSON
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        state: StateDir,
-    },
-    /// Show one snapshot
-    Show {
-        /// Where the volume is mounted
-        mountpoint: PathBuf,
-        /// Which
-        name: String,
-        /// Answer with JSON
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        state: StateDir,
-    },
-    /// Remove a snapshot; the volume and the other snapshots stay as they are
-    Rm {
-        /// Where the volume is mounted
-        mountpoint: PathBuf,
-        /// Which
-        name: String,
-        #[command(flatten)]
-        state: StateDir,
-    },
-    /// Show what changed since a snapshot, or between two
-    Diff {
-        /// Where the volume is mounted, or a path there: only what is at and below it
-        path: PathBuf,
-        /// The older snapshot
-        a: String,
-        /// The newer one (default: the present)
-        b: Option<String>,
-        /// Show sizes and how much changed
-        #[arg(long, conflicts_with = "json")]
-        stat: bool,
-        /// Answer with JSON
-        #[arg(long)]
-        json: bool,
-        /// Show the changes of the files' text, as a patch that `git apply` takes
-        #[arg(long, conflicts_with_all = ["json", "stat"])]
-        patch: bool,
-        #[command(flatten)]
-        state: StateDir,
-    },
-    /// Go back to a snapshot, all at once; what was there before becomes a snapshot, too
-    Restore {
-        /// Where the volume is mounted, or a path there: only what is at and below it
-        path: PathBuf,
-        /// Which
-        name: String,
-        #[command(flatten)]
-        state: StateDir,
-    },
-}
-
-impl From<SnapshotCommand> for Invocation {
-    fn from(command: SnapshotCommand) -> Self {
-        use snapshot::{Form, Request};
-        let (path, request, state) = match command {
-            SnapshotCommand::Create {
-                mountpoint,
-                name,
-                note,
-                automatic,
-                state,
-            } => {
-                let request = Request::Create {
-                    name,
-                    note,
-                    automatic,
-                };
-                (mountpoint, request, state)
-            }
-            SnapshotCommand::Ls {
-                mountpoint,
-                json: as_json,
-                state,
-            } => (mountpoint, Request::List { as_json }, state),
-            SnapshotCommand::Show {
-                mountpoint,
-                name,
-                json: as_json,
-                state,
-            } => (mountpoint, Request::Show { name, as_json }, state),
-            SnapshotCommand::Rm {
-                mountpoint,
-                name,
-                state,
-            } => (mountpoint, Request::Remove { name }, state),
-            SnapshotCommand::Diff {
-                path,
-                a: older,
-                b: newer,
-                stat,
-                json,
-                patch,
-                state,
-            } => {
-                let form = match (stat, json, patch) {
-                    (_, true, _) => Form::Json,
-                    (true, ..) => Form::Stat,
-                    (.., true) => Form::Patch,
-                    _ => Form::Names,
-                };
-                (path, Request::Diff { older, newer, form }, state)
-            }
-            SnapshotCommand::Restore { path, name, state } => {
-                (path, Request::Restore { name }, state)
-            }
-        };
-        Self::Snapshot {
-            path,
-            request,
-            state_dir: state.state_dir,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-struct CloneArgs {
-    /// The directory; also one below .snapshots/NAME
-    src: PathBuf,
-    /// The copy: a path on the same mount where nothing is yet
-    dst: PathBuf,
-    #[command(flatten)]
-    state: StateDir,
-}
-
-#[derive(Debug, Subcommand)]
-enum VolumesCommand {
-    /// List the volumes at SOURCE and below it
-    Ls {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Answer with JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Destroy the volume at SOURCE, for all machines; nothing else there is deleted
-    Destroy {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// The volume's id, instead of being asked for it
-        #[arg(long)]
-        id: Option<String>,
-        #[command(flatten)]
-        state: StateDir,
-    },
-}
-
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "at"]))]
-struct RestoreArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// List the restore points, oldest first
-    #[arg(long)]
-    list: bool,
-    /// Answer with JSON
-    #[arg(long, requires = "list")]
-    json: bool,
-    /// Go back to the newest restore point that is not younger than this: a time in UTC (2026-11-22T10:15:00Z), or how
-    /// long ago (30m)
-    #[arg(long, value_name = "TIME", value_parser = moment_of)]
-    at: Option<u64>,
-    /// Also when another machine has the volume: it cannot write any more then
-    #[arg(long, requires = "at")]
-    take_over: bool,
-    #[command(flatten)]
-    state: StateDir,
-}
-
-#[derive(Debug, Args)]
-struct FsckArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// Check the local state on this machine instead, while the volume is not mounted
-    #[arg(long)]
-    local: bool,
-    /// Read everything: every pack and every restore point; of the local state everything that is not in packs yet
-    #[arg(long)]
-    deep: bool,
-    /// Answer with JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct GcArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// Only say what would be deleted
-    #[arg(long)]
-    dry_run: bool,
-    /// Answer with JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    state: StateDir,
-}
-
-fn moment_of(text: &str) -> Result<u64, String> {
-    moment::parse(text, SystemTime::now()).ok_or_else(|| format!("it takes {}", moment::FORMS))
-}
-
-#[derive(Debug, Args)]
-struct StoreArgs {
-    /// Where to look: s3://BUCKET[/PREFIX] or file:///DIR
-    source: OsString,
-    /// Options about the bucket, as for mount
-    #[arg(short = 'o', value_name = "OPTIONS")]
-    options: Vec<String>,
-}
-
-impl From<StoreArgs> for volumes::Store {
-    fn from(StoreArgs { source, options }: StoreArgs) -> Self {
-        Self { source, options }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -583,52 +377,18 @@ impl From<Command> for Invocation {
                 as_json: json,
                 state_dir: state.state_dir,
             },
-            Command::Volumes(VolumesCommand::Ls { store, json }) => Self::Volumes {
-                store: store.into(),
-                request: volumes::Request::List { as_json: json },
-                state_dir: None,
-            },
-            Command::Volumes(VolumesCommand::Destroy { store, id, state }) => Self::Volumes {
-                store: store.into(),
-                request: volumes::Request::Destroy { id },
-                state_dir: state.state_dir,
-            },
             Command::Snapshot(command) => command.into(),
-            Command::Clone(CloneArgs { src, dst, state }) => Self::Clone {
-                from: src,
-                to: dst,
-                state_dir: state.state_dir,
-            },
-            Command::Fsck(fsck) => Self::Fsck {
-                store: fsck.store.into(),
-                request: fsck::Request {
-                    local: fsck.local,
-                    deep: fsck.deep,
-                    as_json: fsck.json,
-                },
-            },
-            Command::Gc(gc) => Self::Gc {
-                store: gc.store.into(),
-                dry_run: gc.dry_run,
-                as_json: gc.json,
-                state_dir: gc.state.state_dir,
-            },
-            Command::Restore(restore) => Self::Restore {
-                store: restore.store.into(),
-                request: match restore.at {
-                    None => restore::Request::List {
-                        as_json: restore.json,
-                    },
-                    Some(at_ms) => restore::Request::To {
-                        at_ms,
-                        take_over: restore.take_over,
-                    },
-                },
-                state_dir: restore.state.state_dir,
-            },
+            Command::Clone(clone) => clone.into(),
+            Command::Trash(command) => command.into(),
+            Command::Volumes(volumes) => volumes.into(),
+            Command::Restore(restore) => restore.into(),
+            Command::Fsck(fsck) => fsck.into(),
+            Command::Gc(gc) => gc.into(),
             Command::Control(control) => (*control).into(),
             Command::Mounts(mounts) => mounts.into(),
+            Command::Branches(branches) => branches.into(),
             Command::Events(events) => events.into(),
+            Command::Previews(previews) => previews.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

@@ -12,12 +12,15 @@ mod volume;
 
 pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
-pub use engine::{Attr, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait};
+pub use engine::{
+    Attr, BRANCHES, Branched, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait,
+    TrashFigures, TrashTarget,
+};
 pub use error::FsError;
 pub use volume::{
-    Amount, Claim, Destroyed, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm, OpenError,
-    RestorePoint, SnapshotCare, Source, Status, SyncReport, Volume, VolumeConfig, VolumeFound,
-    destroy_volume, find_volumes, fsck, fsck_local, restore_points, restore_to,
+    Amount, Claim, Destroyed, Dropped, FsckFinding, FsckReport, GcReport, LastError, LeaseTerm,
+    OpenError, RestorePoint, SnapshotCare, Source, Status, SyncReport, Volume, VolumeConfig,
+    VolumeFound, destroy_volume, find_volumes, fsck, fsck_local, restore_points, restore_to,
 };
 pub use weldrfs_blockstore::{
     Addressing, MAX_UPLOADS, S3_DEFAULT_REGION, S3Credentials, S3Settings, StoreCounts, VerbCounts,
@@ -26,5 +29,5 @@ pub use weldrfs_blockstore::{
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
     AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, Order, ROOT_INO,
-    RenameFlags, Restored, Snapshot, TimeSet, XattrMode,
+    RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
 };

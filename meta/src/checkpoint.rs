@@ -10,12 +10,12 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::changes::Change;
 use crate::cut::{self, Cut, Look};
 use crate::error::{MetaError, Result};
 use crate::ids::{Epoch, ExtentId, Ino, Lsn};
 use crate::namespace::Namespace;
 use crate::overlay::Generation;
+use crate::snapshot::Bulk;
 use crate::sqlite::open::named;
 use crate::sqlite::{Dead, PackRow, backdate, capture, packs, write};
 
@@ -43,7 +43,7 @@ enum Request {
     Cut(Look),
     Packs(Work),
     Bulk {
-        rows: Arc<Vec<Change>>,
+        rows: Bulk,
         claimed: Arc<AtomicBool>,
         done: Sender<Result<()>>,
     },
@@ -187,7 +187,7 @@ impl Checkpointer {
     ///
     /// # Errors
     /// When SQLite fails or the lease does not hold any more; nothing has changed then. `Closed` when it is not known whether it happened.
-    pub(crate) fn bulk(&self, rows: Arc<Vec<Change>>) -> Result<()> {
+    pub(crate) fn bulk(&self, rows: Bulk) -> Result<()> {
         self.claim(|claimed, done| Request::Bulk {
             rows,
             claimed,

@@ -1,4 +1,4 @@
-//! What the command line may say about the sidecar: starting it, its tokens, and asking it.
+//! What the command line may say about the sidecar itself: starting it, its tokens and its secrets.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Invocation, SYNC_SECONDS, WAIT_MAX_SECONDS};
-use crate::commands::{control, events, exec, mounts};
-use crate::options::span;
+use super::Invocation;
+use super::common::lifetime;
+use crate::commands::control;
 
 /// Most mounts that may be asked for.
 const MOUNTS_MAX: u64 = 64;
 /// Most commands that may be asked for.
 const EXECS_MAX: u64 = 256;
-/// Most lines of a log that may be asked for.
-const LINES_MAX: u64 = 5_000;
 
 /// Starting the sidecar, and what belongs to it.
 #[derive(Debug, Args)]
@@ -64,6 +62,15 @@ pub(super) struct ControlArgs {
     /// Another folder of the machine that sandboxes see as an empty one; may be given several times
     #[arg(long, value_name = "DIR")]
     hide: Vec<PathBuf>,
+    /// Address that the ports of previews are opened on; 0.0.0.0 for all
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    preview_address: std::net::IpAddr,
+    /// The ports of this machine that previews get
+    #[arg(long, value_name = "FIRST-LAST", default_value = "3000-3019", value_parser = control::ports)]
+    preview_ports: (u16, u16),
+    /// A host that isolated previews may reach: NAME, *.NAME, or with :PORT for another one than 443; may be given several times
+    #[arg(long, value_name = "HOST")]
+    allow_host: Vec<weldrfs_control::AllowedHost>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = control::log_level)]
     log_level: crate::options::LogLevel,
@@ -142,190 +149,6 @@ enum TokenCommand {
     },
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
-    span(text)
-        .filter(|span| !span.is_zero())
-        .ok_or_else(|| "it takes a time with a unit (s, m, h, d)".into())
-}
-
-#[derive(Debug, Args)]
-struct Socket {
-    /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
-    #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct Json {
-    /// Answer with JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Asking the sidecar about mounts.
-#[derive(Debug, Args)]
-pub(super) struct MountsArgs {
-    #[command(flatten)]
-    socket: Socket,
-    #[command(subcommand)]
-    command: MountsCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum MountsCommand {
-    /// List the mounts of this machine, or show one
-    Ls {
-        name: Option<String>,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Mount a volume and keep it mounted
-    Add {
-        /// Where the volume is kept: s3://BUCKET[/PREFIX] or file:///DIR
-        source: String,
-        /// The directory to mount it on (default: NAME in the workspace)
-        path: Option<String>,
-        /// What it is called (default: from SOURCE)
-        #[arg(long)]
-        name: Option<String>,
-        /// Mount options, separated by commas
-        #[arg(short = 'o', value_name = "OPTIONS")]
-        options: Vec<String>,
-        /// Give it the keys that are in the environment here (S3_ACCESS_KEY_ID and so on)
-        #[arg(long)]
-        env_keys: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Unmount a volume, for good
-    Rm {
-        name: String,
-        /// First wait until everything is in the store; it stays mounted if that fails
-        #[arg(long)]
-        sync: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Wait until all that was acknowledged can be restored from the store
-    Sync {
-        name: String,
-        /// How long to wait
-        #[arg(long, value_name = "SECONDS", default_value = SYNC_SECONDS,
-              value_parser = clap::value_parser!(u64).range(1..=WAIT_MAX_SECONDS))]
-        timeout: u64,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Show the newest lines of a mount's log
-    Logs {
-        name: String,
-        /// How many
-        #[arg(long, value_name = "N", default_value = "200",
-              value_parser = clap::value_parser!(u64).range(1..=LINES_MAX))]
-        lines: u64,
-        #[command(flatten)]
-        json: Json,
-    },
-}
-
-/// Running a command.
-#[derive(Debug, Args)]
-pub(super) struct ExecArgs {
-    /// The sidecar's socket (default: control.sock in the run folder, /run/weldrfs for root)
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// A variable of the command
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
-    env: Vec<(String, String)>,
-    /// A secret of this machine that the command gets as a variable
-    #[arg(short, long, value_name = "NAME")]
-    secret: Vec<String>,
-    /// How it is connected: isolated, none or host
-    #[arg(long, value_name = "MODE", default_value = "isolated", value_parser = exec::network)]
-    network: weldrfs_control::Network,
-    /// When it is ended: like 30s or 2h (default: after ten minutes)
-    #[arg(long, value_name = "TIME", value_parser = lifetime)]
-    timeout: Option<Duration>,
-    /// Memory in MiB
-    #[arg(long, value_name = "MIB")]
-    memory: Option<u64>,
-    /// Processors, also parts of one
-    #[arg(long, value_name = "N")]
-    cpus: Option<f64>,
-    /// Processes and threads
-    #[arg(long, value_name = "N")]
-    processes: Option<u32>,
-    /// Give it the standard input of this one, read to its end first
-    #[arg(short, long)]
-    input: bool,
-    /// The mount, and a folder of it
-    #[arg(value_name = "MOUNT[:PATH]")]
-    place: String,
-    /// Program and arguments, after --
-    #[arg(
-        value_name = "COMMAND",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<String>,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or("it takes NAME=VALUE".to_owned())?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-impl From<ExecArgs> for Invocation {
-    fn from(args: ExecArgs) -> Self {
-        let (mount, path) = match args.place.split_once(':') {
-            Some((mount, path)) => (mount.to_owned(), Some(path.to_owned())),
-            None => (args.place, None),
-        };
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let request = weldrfs_control::ExecRequest {
-            mount,
-            path,
-            command: weldrfs_control::CommandLine::Words(args.command),
-            env: args.env.into_iter().collect(),
-            secrets: args.secret,
-            limits: weldrfs_control::LimitsRequest {
-                memory_mb: args.memory,
-                cpus: args.cpus,
-                processes: args.processes,
-                tmp_mb: None,
-            },
-            network: args.network,
-            timeout_ms: args.timeout.map(millis),
-            stdin: None,
-        };
-        Self::Exec {
-            request: exec::Request {
-                request,
-                input: args.input,
-            },
-            socket: args.socket,
-        }
-    }
-}
-
-/// Following what happens.
-#[derive(Debug, Args)]
-pub(super) struct EventsArgs {
-    #[command(flatten)]
-    socket: Socket,
-    /// Only what is about this mount
-    #[arg(long, value_name = "NAME")]
-    mount: Option<String>,
-    /// Begin after the event with this number; 0 for the oldest that is kept (default: with what happens from now on)
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
-    after: Option<i64>,
-    #[command(flatten)]
-    json: Json,
-}
-
 impl From<ControlArgs> for Invocation {
     fn from(args: ControlArgs) -> Self {
         let state_dir = |state: super::StateDir| state.state_dir;
@@ -347,6 +170,14 @@ impl From<ControlArgs> for Invocation {
                     max_execs: usize::try_from(args.max_execs).unwrap_or(usize::MAX),
                     runtimes: args.runtime,
                     hidden: args.hide,
+                    previews: weldrfs_control::PreviewSettings {
+                        ports: weldrfs_control::PreviewPorts {
+                            address: args.preview_address,
+                            first: args.preview_ports.0,
+                            last: args.preview_ports.1,
+                        },
+                        allowed: args.allow_host,
+                    },
                     log_level: args.log_level,
                 },
                 state_dir: args.state.state_dir,
@@ -396,64 +227,6 @@ impl From<ControlArgs> for Invocation {
                     state_dir: state_dir(state),
                 }
             }
-        }
-    }
-}
-
-impl From<MountsArgs> for Invocation {
-    fn from(args: MountsArgs) -> Self {
-        let (request, json) = match args.command {
-            MountsCommand::Ls { name, json } => (mounts::Request::List { name }, json),
-            MountsCommand::Add {
-                source,
-                path,
-                name,
-                options,
-                env_keys,
-                json,
-            } => {
-                let add = mounts::Request::Add {
-                    source,
-                    path,
-                    name,
-                    options,
-                    env_keys,
-                };
-                (add, json)
-            }
-            MountsCommand::Rm { name, sync, json } => {
-                (mounts::Request::Remove { name, sync }, json)
-            }
-            MountsCommand::Sync {
-                name,
-                timeout,
-                json,
-            } => {
-                let timeout = Duration::from_secs(timeout);
-                (mounts::Request::Sync { name, timeout }, json)
-            }
-            MountsCommand::Logs { name, lines, json } => {
-                let lines = usize::try_from(lines).unwrap_or(usize::MAX);
-                (mounts::Request::Logs { name, lines }, json)
-            }
-        };
-        Self::Mounts {
-            request,
-            socket: args.socket.socket,
-            as_json: json.json,
-        }
-    }
-}
-
-impl From<EventsArgs> for Invocation {
-    fn from(args: EventsArgs) -> Self {
-        Self::Events {
-            request: events::Request {
-                mount: args.mount,
-                after: args.after,
-                as_json: args.json.json,
-            },
-            socket: args.socket.socket,
         }
     }
 }

@@ -147,7 +147,7 @@ fn the_sidecar_and_its_clients_are_understood() {
             matches!(
                 parsed(line),
                 Invocation::Mounts {
-                    request: mounts::Request::Remove { sync: true, .. },
+                    request: commands::mounts::Request::Remove { sync: true, .. },
                     socket: Some(_),
                     as_json: false,
                 }
@@ -155,8 +155,28 @@ fn the_sidecar_and_its_clients_are_understood() {
             "{line}"
         );
     }
+    assert!(matches!(
+        parsed("weldrfs branches create m:app/web fix --socket /s"),
+        Invocation::Branches {
+            request: commands::branches::Request::Create(request),
+            socket: Some(_),
+            as_json: false,
+        } if request.mount == "m" && request.path.as_deref() == Some("app/web") && request.name == "fix"
+    ));
+    assert!(matches!(
+        parsed("weldrfs mounts snap restore m before --json"),
+        Invocation::MountSnapshots {
+            request: commands::mount_snapshots::Request { path: None, .. },
+            as_json: true,
+            ..
+        }
+    ));
     for line in [
         "weldrfs control --listen :1 token list",
+        "weldrfs branches",
+        "weldrfs branches create m",
+        "weldrfs branches sync m:b --timeout 0",
+        "weldrfs mounts snapshot diff m a --stat --json",
         "weldrfs control --max-mounts 0",
         "weldrfs control --rate 0",
         "weldrfs control token",

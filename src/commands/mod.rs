@@ -1,5 +1,6 @@
 //! The commands, one per file. Each takes what the command line said and answers with success or a [`Failure`].
 
+pub(crate) mod branches;
 pub(crate) mod control;
 pub(crate) mod drop_caches;
 pub(crate) mod events;
@@ -7,8 +8,10 @@ pub(crate) mod exec;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod mount;
+pub(crate) mod mount_snapshots;
 pub(crate) mod mounts;
 mod patch;
+pub(crate) mod previews;
 mod progress;
 pub(crate) mod restore;
 mod serve;
@@ -16,6 +19,7 @@ pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod target;
+pub(crate) mod trash;
 pub(crate) mod umount;
 pub(crate) mod volumes;
 

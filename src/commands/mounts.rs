@@ -103,7 +103,7 @@ pub(crate) fn run(
 }
 
 /// Does `work`, which waits for the store to have everything of mount `name`, and shows how much is left.
-fn watched<T>(
+pub(super) fn watched<T>(
     name: &str,
     socket: Option<PathBuf>,
     environment: &Environment,
@@ -118,7 +118,12 @@ fn watched<T>(
     progress::down_to_nothing(&format!("bringing {name} to the store"), left, work)
 }
 
-fn answer(value: &impl serde::Serialize, as_json: bool, text: String) -> Result<(), Failure> {
+/// Shows an answer as JSON, or else `text`.
+pub(super) fn answer(
+    value: &impl serde::Serialize,
+    as_json: bool,
+    text: String,
+) -> Result<(), Failure> {
     match as_json {
         true => report::print(&report::json(value)?),
         false => report::print(&text),

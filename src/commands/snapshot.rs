@@ -246,7 +246,7 @@ impl Place {
     }
 }
 
-fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure> {
+pub(super) fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure> {
     if as_json {
         return report::json(snapshots);
     }
@@ -264,7 +264,7 @@ fn listing(snapshots: &[SnapshotInfo], as_json: bool) -> Result<String, Failure>
     Ok(snapshots.iter().map(line).collect())
 }
 
-fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
+pub(super) fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
     if as_json {
         return report::json(snapshot);
     }
@@ -282,14 +282,14 @@ fn details(snapshot: &SnapshotInfo, as_json: bool) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
+pub(super) fn differences(found: &DiffReport, form: Form) -> Result<String, Failure> {
     match form {
         Form::Json => report::json(found),
         Form::Names | Form::Patch | Form::Stat => Ok(stat(found)),
     }
 }
 
-fn names(found: &DiffReport) -> Vec<u8> {
+pub(super) fn names(found: &DiffReport) -> Vec<u8> {
     let mut text: Vec<u8> = found.differences.iter().flat_map(name_line).collect();
     if found.left_out > 0 {
         text.extend(format!("and {} more\n", found.left_out).bytes());

@@ -101,7 +101,7 @@ impl OpenVolume {
 }
 
 /// An error as the API tells it: what the request can mend, and what it cannot.
-fn refused(error: &FsError) -> ApiError {
+pub(super) fn refused(error: &FsError) -> ApiError {
     let text = error.to_string();
     match error.errno() {
         libc::ENOENT

@@ -16,7 +16,7 @@ use weldrfs_control::{
 };
 
 use super::found::{found, place_of, running};
-use super::{start, tail, users};
+use super::{folders, start, tail, users};
 use crate::bucket::BucketAccess;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -172,6 +172,22 @@ impl MountHost for Machinery {
         let path = path.to_owned();
         let unmounting = move || take_away(&path, record.as_ref(), &environment);
         blocking(unmounting).await.map_err(|error| broke(&error))?
+    }
+
+    async fn users(&self, folder: &Path) -> Vec<String> {
+        let folder = folder.to_owned();
+        let looked = blocking(move || users::of(&folder)).await;
+        looked.unwrap_or_default()
+    }
+
+    async fn remove_folder(&self, mountpoint: &Path, folder: &Path) -> io::Result<()> {
+        let (mountpoint, folder) = (mountpoint.to_owned(), folder.to_owned());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // A thread of its own: if the mount hangs it is left behind, and the sidecar can end all the same.
+        std::thread::Builder::new()
+            .name("weldrfs-remove".into())
+            .spawn(move || tell.send(folders::remove(&mountpoint, &folder)))?;
+        told.await.map_err(io::Error::other)?
     }
 
     fn machine(&self) -> Machine {

@@ -1,5 +1,6 @@
 //! The machine as the sidecar sees it: mount processes started, found, watched and taken away.
 
+mod folders;
 mod found;
 mod host;
 mod network;

@@ -147,6 +147,19 @@ fn every_answer_is_one_that_is_described() {
     ask_tcp(apart.port, "POST", "/mounts", &authorized, body).success();
     let known = "[parameters]\n\"path.name\" = \"project\"\n";
     apart.fuzz(&["--include-path-regex", "^/mounts/.name"], known);
+    // And of a snapshot and a branch.
+    let snapshots = "/mounts/project/snapshots";
+    let snapshot = r#"{"name": "kept"}"#;
+    ask_tcp(apart.port, "POST", snapshots, &authorized, snapshot).success();
+    let known = "[parameters]\n\"path.name\" = \"project\"\n\"path.id\" = \"kept\"\n";
+    apart.fuzz(
+        &["--include-path-regex", "^/mounts/.name./snapshots/.id"],
+        known,
+    );
+    let branch = r#"{"mount": "project", "name": "kept"}"#;
+    ask_tcp(apart.port, "POST", "/branches", &authorized, branch).success();
+    let known = "[parameters]\n\"path.id\" = \"project:kept\"\n";
+    apart.fuzz(&["--include-path-regex", "^/branches/"], known);
     // The sidecar is none the worse for it.
     ask_tcp(apart.port, "GET", "/mounts", &authorized, "").success();
     let log = apart.log();

@@ -273,3 +273,126 @@ fn a_stopped_mount_process_is_seen_as_sick_and_hangs_nothing() {
             == 200
     });
 }
+
+#[test]
+fn a_sidecar_killed_while_branches_and_snapshots_are_made_leaves_rows_and_directories_that_agree() {
+    require_fuse();
+    let mut sidecar = Sidecar::start_with(&["--rate", "100000"], &[]);
+    sidecar.mount("project");
+    let mount = sidecar.place.path("ws/project");
+    const FILES: usize = 60;
+    for n in 0..FILES {
+        let dir = mount.join(format!("app/d{}", n % 5));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(format!("f{n}")), n.to_string()).unwrap();
+    }
+    let mut acknowledged = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let socket = sidecar.socket();
+        let made = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|worker| {
+                    let socket = &socket;
+                    scope.spawn(move || branch_until_it_is_gone(socket, round, worker))
+                })
+                .collect();
+            std::thread::sleep(Duration::from_millis(150 + 40 * round));
+            sidecar.kill();
+            let made = workers.into_iter().map(|worker| worker.join().unwrap());
+            made.flatten().collect::<Vec<_>>()
+        });
+        for (name, is_there) in made {
+            match is_there {
+                true => drop(acknowledged.insert(name)),
+                false => drop(acknowledged.remove(&name)),
+            }
+        }
+        sidecar.start_again();
+        assert_eq!(sidecar.listed("project").unwrap()["state"], "mounted");
+        // Rows and directories agree, every branch is whole, and what was acknowledged is so.
+        let mut listed = std::collections::BTreeSet::new();
+        until("nothing is under way any more", || {
+            let list = sidecar.ask("GET", "/branches", "").success();
+            let branches = list["branches"].as_array().unwrap().clone();
+            listed = branches
+                .iter()
+                .map(|b| b["name"].as_str().unwrap().to_owned())
+                .collect();
+            branches.iter().all(|branch| branch["state"] == "ready")
+        });
+        let folder = mount.join(".weldr/branches");
+        let there = std::fs::read_dir(&folder).unwrap();
+        let there: std::collections::BTreeSet<String> = there
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".gitignore")
+            .collect();
+        assert_eq!(listed, there);
+        for name in &listed {
+            for n in 0..FILES {
+                let file = folder.join(format!("{name}/d{}/f{n}", n % 5));
+                assert_eq!(std::fs::read_to_string(file).unwrap(), n.to_string());
+            }
+        }
+        let missing: Vec<_> = acknowledged.difference(&listed).collect();
+        assert!(missing.is_empty(), "{missing:?} were acknowledged");
+        let snapshots = sidecar
+            .ask("GET", "/mounts/project/snapshots", "")
+            .success();
+        for snapshot in snapshots["snapshots"].as_array().unwrap() {
+            let name = snapshot["name"].as_str().unwrap();
+            assert!(mount.join(format!(".snapshots/{name}/app/d0/f0")).exists());
+        }
+    }
+    assert!(
+        !acknowledged.is_empty(),
+        "it was killed too early each time"
+    );
+    until("it is unmounted", || {
+        let body = r#"{"name":"project"}"#;
+        sidecar.ask("POST", "/mounts/unmount", body).status == 200
+    });
+}
+
+/// Makes branches and snapshots, and removes every third branch, until the sidecar does not answer any more. What was
+/// acknowledged last of each branch: that it is there, or that it is not.
+fn branch_until_it_is_gone(
+    socket: &std::path::Path,
+    round: u64,
+    worker: u32,
+) -> Vec<(String, bool)> {
+    let ask = |method: &str, path: &str, body: &str| -> Option<u16> {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: s\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    };
+    let mut made = Vec::new();
+    for n in 0.. {
+        let name = format!("b-{round}-{worker}-{n}");
+        let body = json!({"mount": "project", "path": "app", "name": name}).to_string();
+        match ask("POST", "/branches", &body) {
+            Some(200) => made.push((name.clone(), true)),
+            Some(other) => panic!("{name}: {other}"),
+            None => break,
+        }
+        if ask("POST", "/mounts/project/snapshots", "{}").is_none() {
+            break;
+        }
+        if n % 3 == 0 {
+            // From here on nobody knows until it is answered.
+            made.retain(|(known, _)| *known != name);
+            match ask("DELETE", &format!("/branches/project:{name}"), "") {
+                Some(200) => made.push((name, false)),
+                Some(other) => panic!("{name}: {other}"),
+                None => break,
+            }
+        }
+    }
+    made
+}

@@ -10,6 +10,7 @@
 mod access;
 mod attacks;
 mod better_auth;
+mod branches;
 mod contract;
 mod exec;
 mod keys;
@@ -17,11 +18,15 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod previews;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod sandbox_attacks;
 mod sidecar;
+mod snapshots;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
+mod vite;
+mod walk;

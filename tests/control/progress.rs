@@ -52,15 +52,26 @@ fn on_a_terminal_the_waiting_shows_and_elsewhere_it_does_not() {
 #[test]
 fn help_names_json_for_everything_that_answers() {
     for command in [
-        ["mounts", "ls"],
-        ["mounts", "add"],
-        ["mounts", "rm"],
-        ["mounts", "sync"],
-        ["mounts", "logs"],
-        ["events", ""],
+        "mounts ls",
+        "mounts add",
+        "mounts rm",
+        "mounts sync",
+        "mounts logs",
+        "mounts snapshot create",
+        "mounts snapshot ls",
+        "mounts snapshot show",
+        "mounts snapshot rm",
+        "mounts snapshot diff",
+        "mounts snapshot restore",
+        "branches create",
+        "branches ls",
+        "branches show",
+        "branches rm",
+        "branches sync",
+        "events",
     ] {
         let mut help = Command::new(PROGRAM);
-        help.args(command.iter().filter(|word| !word.is_empty()));
+        help.args(command.split(' '));
         let answer = Answer::of(help.arg("--help").output().unwrap()).success();
         assert!(
             answer.stdout.contains("--json"),

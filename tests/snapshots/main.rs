@@ -19,5 +19,6 @@ mod support {
     pub(crate) mod mount;
     pub(crate) mod scripts;
 }
+mod trash;
 mod turn;
 mod watchers;

@@ -89,7 +89,12 @@ fn watchers_hear_of_what_a_restore_changed() {
     assert_eq!(said, "");
     let said = snapshot(&volume, "restore", &root, &["s"]);
     assert!(said.starts_with("nothing to do"), "{said}");
-    drop(queue);
+    let above = watch(&root);
+    let (from, to) = (root.join("d"), root.join("copy"));
+    volume.command(&["clone", &from.to_string_lossy(), &to.to_string_lossy()]);
+    let wanted = [("copy", ReadFlags::CREATE)];
+    assert_heard(&heard(&above, &wanted), &wanted);
+    drop((queue, above));
     volume.unmount();
 }
 

@@ -285,6 +285,26 @@ impl LocalPacks {
         freed
     }
 
+    /// Drops the copies of these packs that are clean and not kept; returns the bytes they had.
+    pub(super) fn evict_these(&self, ids: &[PackId]) -> u64 {
+        let mut state = self.state.lock();
+        let mut freed = 0;
+        for id in ids {
+            if state.is_evictable(*id) {
+                freed += self.evict(&mut state, *id);
+            }
+        }
+        freed
+    }
+
+    /// Bytes of the copies of these packs that are the only ones, or kept.
+    pub(super) fn bytes_not_evictable(&self, ids: &[PackId]) -> u64 {
+        let state = self.state.lock();
+        let fixed = ids.iter().filter(|id| !state.is_evictable(**id));
+        let entries = fixed.filter_map(|id| state.entries.get(id));
+        entries.map(|entry| entry.len).sum()
+    }
+
     /// Changes the budget, and evicts what is above it or below the floor.
     pub(super) fn set_budget(&self, budget: u64) {
         let mut state = self.state.lock();
@@ -390,6 +410,11 @@ impl State {
         let len = self.entries.remove(&id).map_or(0, |entry| entry.len);
         self.bytes -= len;
         len
+    }
+
+    fn is_evictable(&self, id: PackId) -> bool {
+        let is_clean = |entry: &Entry| entry.copy == Copy::Clean;
+        self.entries.get(&id).is_some_and(is_clean) && !self.kept.contains(&id)
     }
 
     /// Clean copies and their lengths, least recently used first.
@@ -556,6 +581,24 @@ mod tests {
         assert_eq!(ids(&local), [3, 4]);
         assert_eq!(local.drop_copy(id(3), false).unwrap(), 100);
         assert_eq!(local.totals().bytes, 100);
+    }
+
+    #[test]
+    fn of_named_copies_those_go_that_are_clean_and_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path(), 5000, &[]);
+        local.put(id(1), &[1; 100], Copy::Only).unwrap();
+        for n in 2..=4 {
+            local.put(id(n), &[n; 100], Copy::Clean).unwrap();
+        }
+        local.expect(id(2));
+        let named = [1, 2, 3, 9].map(id);
+        assert_eq!(local.bytes_not_evictable(&named), 200);
+        assert_eq!(local.evict_these(&named), 100);
+        assert_eq!(ids(&local), [1, 2, 4]);
+        local.release(&[id(2)]);
+        assert_eq!(local.evict_these(&named), 100);
+        assert_eq!((ids(&local), local.totals().bytes), (vec![1, 4], 200));
     }
 
     #[test]

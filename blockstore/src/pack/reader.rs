@@ -187,6 +187,21 @@ impl Packs {
         self.local.evict_all()
     }
 
+    /// The same of these packs only. What of them is decoded in memory goes by itself, when it is not read.
+    pub fn evict_these(&self, ids: &[PackId]) -> u64 {
+        for id in ids {
+            self.fetcher.drop_memory(Some(*id));
+        }
+        self.local.evict_these(ids)
+    }
+
+    /// Bytes of the local copies of these packs that cannot be dropped: the store does not have them, or nothing there names
+    /// them yet.
+    #[must_use]
+    pub fn bytes_not_evictable(&self, ids: &[PackId]) -> u64 {
+        self.local.bytes_not_evictable(ids)
+    }
+
     /// Changes the budget of the local copies in bytes.
     pub fn set_budget(&self, bytes: u64) {
         self.local.set_budget(bytes);

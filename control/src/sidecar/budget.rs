@@ -44,11 +44,16 @@ pub struct Fixed {
     pub buffer_bytes: Option<u64>,
 }
 
+/// Bytes of the disk that are kept free.
+pub(super) fn kept_free(machine: Machine) -> u64 {
+    KEPT_FREE_BYTES.min(machine.disk_bytes / 8)
+}
+
 /// The shares of the mounts `wishes`, in their order. `cached_bytes` is what their caches hold already: it is not free,
 /// and theirs all the same.
 pub(super) fn split(machine: Machine, cached_bytes: u64, wishes: &[Fixed]) -> Vec<Budget> {
     let metadata = METADATA_BYTES.min(machine.disk_bytes / 4);
-    let kept_free = KEPT_FREE_BYTES.min(machine.disk_bytes / 8);
+    let kept_free = kept_free(machine);
     let by_size = machine.disk_bytes.saturating_sub(metadata + kept_free);
     let by_use = machine
         .disk_free_bytes

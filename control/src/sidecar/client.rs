@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use hyper::Method;
 
+use super::branches::{Branch, BranchList, BranchMade, BranchRequest, BranchSynced};
 use super::exec::{ExecLine, ExecRequest};
+use super::previews::{
+    Preview, PreviewList, PreviewLog, PreviewLogLine, PreviewRequest, PreviewStopRequest,
+};
+use super::snapshots::{
+    LIMIT_MAX, MountDiff, MountRestoreRequest, MountRestored, MountSnapshotRequest,
+};
 use super::types::{
     Event, LogLines, Mount, MountDetails, MountList, MountRequest, MountSyncRequest, MountSynced,
     UnmountRequest,
 };
 use crate::error::ApiError;
-use crate::volume::SYNC_DEADLINE_DEFAULT;
+use crate::volume::{SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SnapshotInfo, SnapshotList};
 use crate::wire::Exchange;
 
 /// How long an answer may take that needs no mount.
@@ -92,17 +99,22 @@ impl BlockingControlClient {
     /// # Errors
     /// As [`BlockingControlClient::mounts`].
     pub fn sync(&self, name: &str, deadline: Option<Duration>) -> Result<MountSynced, ApiError> {
+        self.wait_for_store(&format!("/mounts/{}/sync", segment(name)), deadline)
+    }
+
+    fn wait_for_store<A: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        deadline: Option<Duration>,
+    ) -> Result<A, ApiError> {
         let request = MountSyncRequest {
             deadline_ms: deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
         };
         let limit = deadline
             .unwrap_or(SYNC_DEADLINE_DEFAULT)
             .saturating_add(SYNC_MARGIN);
-        let path = format!("/mounts/{}/sync", segment(name));
-        self.runtime.block_on(
-            self.exchange
-                .ask(Method::POST, &path, Some(&request), limit),
-        )
+        self.runtime
+            .block_on(self.exchange.ask(Method::POST, path, Some(&request), limit))
     }
 
     /// The newest lines of a mount's log.
@@ -111,6 +123,139 @@ impl BlockingControlClient {
     /// As [`BlockingControlClient::mounts`].
     pub fn logs(&self, name: &str, lines: usize) -> Result<LogLines, ApiError> {
         self.get(&format!("/mounts/{}/logs?lines={lines}", segment(name)))
+    }
+
+    /// The snapshots of a mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn snapshots(&self, mount: &str) -> Result<SnapshotList, ApiError> {
+        self.get(&snapshots_of(mount))
+    }
+
+    /// One snapshot of a mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn snapshot(&self, mount: &str, name: &str) -> Result<SnapshotInfo, ApiError> {
+        self.get(&format!("{}/{}", snapshots_of(mount), segment(name)))
+    }
+
+    /// Makes a snapshot of a mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn make_snapshot(
+        &self,
+        mount: &str,
+        request: &MountSnapshotRequest,
+    ) -> Result<SnapshotInfo, ApiError> {
+        self.long(Method::POST, &snapshots_of(mount), Some(request))
+    }
+
+    /// Removes a snapshot of a mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn remove_snapshot(&self, mount: &str, name: &str) -> Result<SnapshotInfo, ApiError> {
+        let path = format!("{}/{}", snapshots_of(mount), segment(name));
+        self.long(Method::DELETE, &path, None::<&()>)
+    }
+
+    /// Goes back to a snapshot of a mount.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn restore(
+        &self,
+        mount: &str,
+        name: &str,
+        request: &MountRestoreRequest,
+    ) -> Result<MountRestored, ApiError> {
+        let path = format!("{}/{}/restore", snapshots_of(mount), segment(name));
+        self.long(Method::POST, &path, Some(request))
+    }
+
+    /// What differs between a snapshot of a mount and `to`, or the present, from number `offset` on.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn diff(
+        &self,
+        mount: &str,
+        name: &str,
+        to: Option<&str>,
+        path: &str,
+        offset: u64,
+    ) -> Result<MountDiff, ApiError> {
+        let to = to.map(|to| format!("to={}&", segment(to)));
+        let path = format!(
+            "{}/{}/diff?{}path={}&offset={offset}&limit={LIMIT_MAX}",
+            snapshots_of(mount),
+            segment(name),
+            to.unwrap_or_default(),
+            segment(path)
+        );
+        self.long(Method::GET, &path, None::<&()>)
+    }
+
+    /// The branches of a mount, or of all.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn branches(&self, mount: Option<&str>) -> Result<BranchList, ApiError> {
+        self.get(&match mount {
+            Some(mount) => format!("/branches?mount={}", segment(mount)),
+            None => "/branches".to_owned(),
+        })
+    }
+
+    /// One branch.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn branch(&self, id: &str) -> Result<Branch, ApiError> {
+        self.get(&format!("/branches/{}", segment(id)))
+    }
+
+    /// Makes a branch, or finds it.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn make_branch(&self, request: &BranchRequest) -> Result<BranchMade, ApiError> {
+        self.long(Method::POST, "/branches", Some(request))
+    }
+
+    /// Begins to remove a branch.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn remove_branch(&self, id: &str) -> Result<Branch, ApiError> {
+        let path = format!("/branches/{}", segment(id));
+        self.long(Method::DELETE, &path, None::<&()>)
+    }
+
+    /// Waits until everything of a branch is in the store.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn sync_branch(
+        &self,
+        id: &str,
+        deadline: Option<Duration>,
+    ) -> Result<BranchSynced, ApiError> {
+        self.wait_for_store(&format!("/branches/{}/sync", segment(id)), deadline)
+    }
+
+    fn long<A: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl serde::Serialize>,
+    ) -> Result<A, ApiError> {
+        let limit = SNAPSHOT_DEADLINE.saturating_add(SYNC_MARGIN);
+        let asking = self.exchange.ask(method, path, body, limit);
+        self.runtime.block_on(asking)
     }
 
     /// Hands every event to `each`, until that says stop or the sidecar ends. Begins after event `after`, or now.
@@ -176,12 +321,101 @@ impl BlockingControlClient {
         })
     }
 
+    /// The previews.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn previews(&self) -> Result<PreviewList, ApiError> {
+        self.get("/previews")
+    }
+
+    /// One preview.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn preview(&self, id: &str) -> Result<Preview, ApiError> {
+        self.get(&format!("/previews/{}", segment(id)))
+    }
+
+    /// Starts an app; it is not ready yet.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn start_preview(&self, request: &PreviewRequest) -> Result<Preview, ApiError> {
+        let asking = self.exchange.ask(
+            Method::POST,
+            "/previews/start",
+            Some(request),
+            START_TIMEOUT,
+        );
+        self.runtime.block_on(asking)
+    }
+
+    /// Ends an app; it may take a while longer.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn stop_preview(&self, id: &str) -> Result<Preview, ApiError> {
+        let request = PreviewStopRequest { id: id.to_owned() };
+        let asking = self.exchange.ask(
+            Method::POST,
+            "/previews/stop",
+            Some(&request),
+            ANSWER_TIMEOUT,
+        );
+        self.runtime.block_on(asking)
+    }
+
+    /// The newest lines that an app wrote.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn preview_log(&self, id: &str, lines: usize) -> Result<PreviewLog, ApiError> {
+        self.get(&format!("/previews/{}/logs?lines={lines}", segment(id)))
+    }
+
+    /// Hands the newest `lines` lines that an app wrote to `each`, and then those that it writes, until that says stop or the
+    /// app is over.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`]; also when the sidecar breaks off.
+    pub fn follow_preview_log(
+        &self,
+        id: &str,
+        lines: usize,
+        mut each: impl FnMut(PreviewLogLine) -> bool,
+    ) -> Result<(), ApiError> {
+        let path = format!("/previews/{}/logs?lines={lines}&follow=true", segment(id));
+        self.runtime.block_on(async {
+            let mut lines = self
+                .exchange
+                .stream(&path, None::<&()>, &[], ANSWER_TIMEOUT)
+                .await?;
+            while let Some(line) = lines.line().await? {
+                if line.is_empty() {
+                    continue;
+                }
+                let line = serde_json::from_str(&line).map_err(|error| {
+                    ApiError::BadAnswer(format!("a line is not understood: {error}"))
+                })?;
+                if !each(line) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn get<A: serde::de::DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {
         let asking = self
             .exchange
             .ask(Method::GET, path, None::<&()>, ANSWER_TIMEOUT);
         self.runtime.block_on(asking)
     }
+}
+
+fn snapshots_of(mount: &str) -> String {
+    format!("/mounts/{}/snapshots", segment(mount))
 }
 
 /// `text` as a part of a path or a query: what is no letter or digit is written as its bytes.

@@ -22,8 +22,27 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const UNMOUNTING: &str = "mount.unmounting";
     pub(in crate::sidecar) const UNMOUNTED: &str = "mount.unmounted";
     pub(in crate::sidecar) const BUDGET: &str = "mount.budget";
+    pub(in crate::sidecar) const SNAPSHOT_CREATED: &str = "snapshot.created";
+    pub(in crate::sidecar) const SNAPSHOT_REMOVED: &str = "snapshot.removed";
+    pub(in crate::sidecar) const SNAPSHOT_RESTORED: &str = "snapshot.restored";
+    pub(in crate::sidecar) const BRANCH_CREATED: &str = "branch.created";
+    /// One that nobody asked this sidecar for is there.
+    pub(in crate::sidecar) const BRANCH_FOUND: &str = "branch.found";
+    /// One that should be there is not.
+    pub(in crate::sidecar) const BRANCH_LOST: &str = "branch.lost";
+    pub(in crate::sidecar) const BRANCH_REMOVING: &str = "branch.removing";
+    pub(in crate::sidecar) const BRANCH_REMOVED: &str = "branch.removed";
+    pub(in crate::sidecar) const BRANCH_FAILED: &str = "branch.failed";
+    /// Its local copies were dropped.
+    pub(in crate::sidecar) const BRANCH_DROPPED: &str = "branch.dropped";
     pub(in crate::sidecar) const EXEC_STARTED: &str = "exec.started";
     pub(in crate::sidecar) const EXEC_FINISHED: &str = "exec.finished";
+    pub(in crate::sidecar) const PREVIEW_STARTING: &str = "preview.starting";
+    pub(in crate::sidecar) const PREVIEW_READY: &str = "preview.ready";
+    pub(in crate::sidecar) const PREVIEW_RESTARTING: &str = "preview.restarting";
+    pub(in crate::sidecar) const PREVIEW_STOPPING: &str = "preview.stopping";
+    pub(in crate::sidecar) const PREVIEW_STOPPED: &str = "preview.stopped";
+    pub(in crate::sidecar) const PREVIEW_FAILED: &str = "preview.failed";
     /// Events between the last one a listener had and the next one are not kept any more. Sent, never stored.
     pub(in crate::sidecar) const GAP: &str = "events.gap";
 }

@@ -66,7 +66,8 @@ pub enum Ending {
     Died,
 }
 
-/// The machine, as far as mounts are concerned. Nothing here may wait for a mounted file system without a deadline.
+/// The machine, as far as mounts are concerned. Unless it says so, nothing here may wait for a mounted file system without a
+/// deadline.
 #[async_trait]
 pub trait MountHost: Send + Sync + 'static {
     /// Understands an order without doing anything.
@@ -107,6 +108,16 @@ pub trait MountHost: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::InUse`] with the programs that use it, [`ApiError::DeadlineExceeded`], [`ApiError::MountFailed`].
     async fn unmount(&self, path: &Path, found: Option<&FoundMount>) -> Result<(), ApiError>;
+
+    /// The programs that use what is at and below `folder`, like `node (process 7)`; those in sandboxes need not be seen.
+    async fn users(&self, folder: &Path) -> Vec<String>;
+
+    /// Removes the directory `folder` below `mountpoint` with everything in it, following no symbolic link; one that is not
+    /// there is removed. It may take long, and for ever if the mount's process is stopped.
+    ///
+    /// # Errors
+    /// What stopped it; what was removed stays so.
+    async fn remove_folder(&self, mountpoint: &Path, folder: &Path) -> io::Result<()>;
 
     /// What the machine has.
     fn machine(&self) -> Machine;

@@ -3,6 +3,7 @@
 
 mod api;
 mod auth;
+mod branches;
 mod budget;
 mod client;
 mod events;
@@ -15,12 +16,14 @@ mod metrics;
 mod mounts;
 mod names;
 mod openapi;
+mod previews;
 mod public;
 mod sandboxing;
 mod secret_folder;
 mod secrets;
 mod server;
 mod settings;
+mod snapshots;
 mod start_error;
 mod store;
 #[cfg(test)]
@@ -28,17 +31,28 @@ mod testing;
 mod types;
 
 pub use auth::{AuthSettings, NewToken, TokenFile, TokenInfo};
+pub use branches::{
+    Branch, BranchList, BranchMade, BranchRequest, BranchState, BranchSynced,
+    FOLDER as BRANCHES_FOLDER,
+};
 pub use budget::{Budget, Fixed, Machine};
 pub use client::BlockingControlClient;
 pub use exec::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest, output_bytes};
 pub use host::{CheckedOrder, Clock, Ending, FoundMount, MountHost, MountOrder, WallClock};
 pub use limits::Rates;
 pub use openapi::text as openapi_text;
+pub use previews::{
+    AllowedHost, Preview, PreviewEnd, PreviewList, PreviewLog, PreviewLogLine, PreviewPorts,
+    PreviewRequest, PreviewSettings, PreviewState, PreviewStopRequest, PreviewUse, RestartPolicy,
+};
 pub use public::without_places;
 pub use sandboxing::{EXECS_MAX, SandboxSettings};
 pub use secret_folder::{SECRET_MAX, SecretFolder};
 pub use server::{Listening, serve_control};
 pub use settings::{CONTROL_FOLDER, CONTROL_SOCKET, MOUNTS_MAX, Settings, TOKENS_NAME};
+pub use snapshots::{
+    DiffStat, MountDiff, MountRestoreRequest, MountRestored, MountSnapshotRequest,
+};
 pub use start_error::StartError;
 pub use types::{
     Credentials, Event, Health, HealthParts, HealthStatus, LogLines, Mount, MountBudget,

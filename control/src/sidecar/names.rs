@@ -1,9 +1,14 @@
-//! Names of mounts: what they may be, and which one a source gets by itself.
+//! Names of mounts and of their branches: what they may be, and which one a source gets by itself. And paths below a mount.
+
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::ApiError;
 
 /// Longest name.
 pub(super) const NAME_MAX: usize = 63;
+
+/// Longest path below a mount.
+const PATH_MAX: usize = 1024;
 
 /// Names that mean something else in a path of the API.
 const RESERVED: [&str; 1] = ["unmount"];
@@ -21,6 +26,20 @@ pub(super) fn check(name: &str) -> Result<(), ApiError> {
     Err(ApiError::InvalidRequest(format!(
         "name takes 1 to {NAME_MAX} of a-z, A-Z, 0-9, \".\", \"_\" and \"-\", a letter or digit first, and not \
          \"unmount\""
+    )))
+}
+
+/// # Errors
+/// [`ApiError::InvalidRequest`] that says what the name of a branch may be.
+pub(super) fn check_branch(name: &str) -> Result<(), ApiError> {
+    let fits = (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(is_name_byte)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if fits {
+        return Ok(());
+    }
+    Err(ApiError::InvalidRequest(format!(
+        "name takes 1 to {NAME_MAX} of a-z, A-Z, 0-9, \".\", \"_\" and \"-\", a letter or digit first"
     )))
 }
 
@@ -76,9 +95,37 @@ pub(super) fn unused(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
         .unwrap_or_else(|| wanted.to_owned())
 }
 
+/// A path below a mount, in its plain form; empty: all of it.
+///
+/// # Errors
+/// [`ApiError::InvalidRequest`] for one that leads out of it.
+pub(super) fn below_mount(text: &str) -> Result<PathBuf, ApiError> {
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let path = Path::new(text);
+    if text.len() > PATH_MAX || text.contains(char::is_control) || !path.components().all(is_plain)
+    {
+        return Err(ApiError::InvalidRequest(
+            "path takes a path below the mount, without \"..\" and not beginning with \"/\"".into(),
+        ));
+    }
+    let parts = path.components();
+    Ok(parts
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_made_plain() {
+        assert_eq!(below_mount("./a//b/.").unwrap(), Path::new("a/b"));
+        assert_eq!(below_mount("").unwrap(), Path::new(""));
+        for bad in ["a/../..", "/a", "a\nb", &"p".repeat(1025)] {
+            assert!(below_mount(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sources_have_names_of_their_own() {
@@ -128,6 +175,11 @@ mod tests {
         }
         for name in ["a", "A.b_c-9", "unmount2"] {
             check(name).unwrap();
+            check_branch(name).unwrap();
+        }
+        check_branch("unmount").unwrap();
+        for name in ["", ".hidden", "a/b", "a:b", "ä", &"n".repeat(64)] {
+            assert!(check_branch(name).is_err(), "{name:?}");
         }
     }
 

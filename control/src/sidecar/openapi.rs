@@ -1,12 +1,54 @@
 //! The description of the API, made from the code and kept in the repository as `control/openapi.json`.
 
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder, Type};
 use utoipa::{Modify, OpenApi};
 
 use super::api;
+
+/// Operations that take an `Idempotency-Key`.
+const KEYED: [&str; 4] = [
+    "mount",
+    "create_snapshot",
+    "restore_snapshot",
+    "create_branch",
+];
+/// Operations of whose bodies every field may be left out, and so the body too.
+const WITHOUT_BODY: [&str; 4] = [
+    "sync_mount",
+    "create_snapshot",
+    "restore_snapshot",
+    "sync_branch",
+];
+/// What the names in paths are: beginning of the path, name, meaning, longest, pattern, example.
+const NAMES: [(&str, &str, &str, usize, &str, &str); 3] = [
+    (
+        "/mounts/{name}",
+        "name",
+        "The mount's name",
+        63,
+        "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "project",
+    ),
+    (
+        "/mounts/{name}/snapshots/{id}",
+        "id",
+        "The snapshot's name",
+        255,
+        "^[^/]+$",
+        "before-agent",
+    ),
+    (
+        "/branches/{id}",
+        "id",
+        "The branch: MOUNT:NAME",
+        127,
+        "^[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "project:fix-login",
+    ),
+];
 
 /// Name of the way to say who one is over TCP.
 const TOKEN: &str = "token";
@@ -22,11 +64,21 @@ const TOKEN: &str = "token";
         license(name = "Apache-2.0"),
     ),
     paths(
-        api::add, api::list, api::details, api::unmount, api::sync, api::logs, api::exec, api::events, api::health, api::metrics,
+        api::add, api::list, api::details, api::unmount, api::sync, api::logs,
+        api::snapshots::list, api::snapshots::create, api::snapshots::get, api::snapshots::remove,
+        api::snapshots::restore, api::snapshots::diff,
+        api::branches::create, api::branches::list, api::branches::get, api::branches::remove, api::branches::sync,
+        api::exec,
+        api::start_preview, api::stop_preview, api::list_previews, api::get_preview, api::preview_logs,
+        api::events, api::health, api::metrics,
+        api::page::begin, api::page::get, api::page::end,
     ),
     tags(
         (name = "mounts", description = "Volumes mounted on this machine"),
+        (name = "snapshots", description = "States of a mount that can be gone back to"),
+        (name = "branches", description = "Copies of directories of a mount that share its content"),
         (name = "exec", description = "Commands in sandboxes, on a mount"),
+        (name = "previews", description = "Apps that run on mounts and are reached at ports of the machine"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),
@@ -55,46 +107,21 @@ struct Common;
 
 impl Modify for Common {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
-        for path in description.paths.paths.values_mut() {
-            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
-                add(
-                    operation,
-                    "400",
-                    "`invalid_request`: the message names what is wrong",
-                );
-                add(
-                    operation,
-                    "401",
-                    "`unauthorized`: over TCP, no token or a wrong one",
-                );
-                add(
-                    operation,
-                    "403",
-                    "`forbidden`: over the socket, not in its group",
-                );
-                add(
-                    operation,
-                    "429",
-                    "`rate_limited`: wait as long as `Retry-After` says",
-                );
-                add(
-                    operation,
-                    "500",
-                    "`internal`: a fault of the sidecar, whose log says more",
-                );
-                add(
-                    operation,
-                    "503",
-                    "`database_unavailable`, `store_unavailable`, `shutting_down`: try again",
-                );
-                add(
-                    operation,
-                    "504",
-                    "`deadline_exceeded`: what was under way goes on",
-                );
+        for (path, item) in &mut description.paths.paths {
+            let operations = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                name_parts(operation, path);
+                answer_as_all(operation);
+                let is_one_of = |names: &[&str]| {
+                    let id = operation.operation_id.as_deref();
+                    id.is_some_and(|id| names.contains(&id))
+                };
+                let (is_keyed, is_bare) = (is_one_of(&KEYED), is_one_of(&WITHOUT_BODY));
+                if is_keyed {
+                    take_key(operation);
+                }
                 if let Some(body) = &mut operation.request_body {
-                    // Where every field may be left out, so may the body.
-                    if operation.operation_id.as_deref() == Some("sync_mount") {
+                    if is_bare {
                         body.required = Some(Required::False);
                     }
                     add(operation, "413", "`too_large`");
@@ -103,6 +130,81 @@ impl Modify for Common {
             }
         }
     }
+}
+
+/// What any operation may be answered.
+fn answer_as_all(operation: &mut Operation) {
+    for (status, text) in [
+        ("400", "`invalid_request`: the message names what is wrong"),
+        ("401", "`unauthorized`: over TCP, no token or a wrong one"),
+        (
+            "403",
+            "`forbidden`: over the socket, not in its group; over TCP, a cookie without its secret",
+        ),
+        ("429", "`rate_limited`: wait as long as `Retry-After` says"),
+        (
+            "500",
+            "`internal`: a fault of the sidecar, whose log says more",
+        ),
+        (
+            "503",
+            "`database_unavailable`, `store_unavailable`, `shutting_down`: try again",
+        ),
+        ("504", "`deadline_exceeded`: what was under way goes on"),
+    ] {
+        add(operation, status, text);
+    }
+}
+
+/// Describes the names in `path`, each of which may be of nothing.
+fn name_parts(operation: &mut Operation, path: &str) {
+    for (begins, name, meaning, longest, pattern, example) in NAMES {
+        let rest = path.strip_prefix(begins);
+        if rest.is_none_or(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+            continue;
+        }
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(longest))
+            .pattern(Some(pattern));
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(meaning))
+            .schema(Some(schema.build()))
+            .example(Some(example.into()));
+        take(operation, parameter.build());
+        add(operation, "404", "`not_found`");
+    }
+}
+
+fn take_key(operation: &mut Operation) {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .pattern(Some("^[!-~]+$"));
+    let parameter = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 visible characters: the same request with the same key is done once and answered the same for \
+             a day, with `idempotency-replayed: true`",
+        ))
+        .schema(Some(schema.build()));
+    take(operation, parameter.build());
+    add(
+        operation,
+        "422",
+        "`key_reused`: the key came with another request before",
+    );
+}
+
+fn take(operation: &mut Operation, parameter: Parameter) {
+    operation.parameters.get_or_insert_default().push(parameter);
 }
 
 /// Describes the answer `status` of `operation`, unless it says more about it itself.

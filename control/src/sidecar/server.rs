@@ -16,7 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::api;
-use super::auth::{Auth, Identity};
+use super::auth::{Auth, Identity, kernel_random};
+use super::branches::{self, Branches};
 use super::events::{EventLog, kinds};
 use super::exec::{self, Execs};
 use super::host::{Clock, MountHost};
@@ -25,9 +26,11 @@ use super::kept_socket::KeptSocket;
 use super::limits::Limits;
 use super::metrics::{ExecMetrics, Metrics};
 use super::mounts::{Mounts, Parts};
+use super::previews::{self, Previews};
 use super::secret_folder::SecretFolder;
 use super::secrets::Secrets;
 use super::settings::Settings;
+use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::store::Store;
 use crate::error::ApiError;
@@ -48,13 +51,19 @@ pub(super) const STREAMS_MAX: usize = 64;
 /// How long a browser may remember what a page may ask.
 const CORS_AGE: Duration = Duration::from_secs(600);
 
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// What every request may use; clones are the same.
 #[derive(Clone)]
 pub(super) struct App(Arc<AppParts>);
 
 pub(super) struct AppParts {
     pub(super) mounts: Mounts,
+    pub(super) snapshots: Snapshots,
+    pub(super) branches: Branches,
     pub(super) execs: Execs,
+    pub(super) previews: Previews,
     pub(super) events: EventLog,
     pub(super) store: Store,
     pub(super) idempotency: Idempotency,
@@ -62,7 +71,7 @@ pub(super) struct AppParts {
     pub(super) mounts_max: usize,
     pub(super) streams: Arc<Semaphore>,
     pub(super) stop: watch::Receiver<bool>,
-    auth: Auth,
+    pub(super) auth: Auth,
     limits: Limits,
 }
 
@@ -121,7 +130,7 @@ async fn serve_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
     let group = unix.group()?;
-    let auth = Auth::new(&settings.auth, group, Arc::clone(&clock))?;
+    let auth = Auth::new(&settings.auth, group, Arc::clone(&clock), kernel_random)?;
     let tcp = listen_tcp(settings, &auth).await?;
     let database = |error: ApiError| StartError::Database(error.to_string());
     let events = EventLog::open(store.clone(), Arc::clone(&clock))
@@ -140,7 +149,7 @@ async fn serve_on(
         .keep_credentials
         .then_some(settings.folder.as_path());
     let parts = Parts {
-        host,
+        host: Arc::clone(&host),
         clock: Arc::clone(&clock),
         store: store.clone(),
         events: events.clone(),
@@ -151,22 +160,48 @@ async fn serve_on(
     let (mounts, mut supervising) = Mounts::start(parts, stopping.clone())
         .await
         .map_err(database)?;
+    let branches = Branches::new(branches::Parts {
+        mounts: mounts.clone(),
+        host,
+        store: store.clone(),
+        events: events.clone(),
+        clock: Arc::clone(&clock),
+    });
+    branches.forget_old().await.map_err(database)?;
+    tokio::spawn(branches::keep_room(branches.clone(), stopping.clone()));
     let exec_metrics = ExecMetrics::new();
     let mut sandboxing = settings.sandboxes.clone();
     sandboxing.hidden.extend(sandboxes.private());
     let execs = Execs::new(exec::Parts {
-        host: sandboxes,
+        host: Arc::clone(&sandboxes),
         mounts: mounts.clone(),
         events: events.clone(),
         clock: Arc::clone(&clock),
         metrics: exec_metrics.clone(),
-        settings: sandboxing,
+        settings: sandboxing.clone(),
         secrets: SecretFolder::new(&settings.folder),
     });
     execs.clear().await;
+    let previews = Previews::take_back(previews::Parts {
+        host: sandboxes,
+        mounts: mounts.clone(),
+        events: events.clone(),
+        clock: Arc::clone(&clock),
+        store: store.clone(),
+        settings: sandboxing,
+        secrets: SecretFolder::new(&settings.folder),
+        ports: settings.previews.ports,
+        allowed: settings.previews.allowed.clone().into(),
+        stop: stopping.clone(),
+    })
+    .await
+    .map_err(database)?;
     let app = App(Arc::new(AppParts {
+        snapshots: Snapshots::new(mounts.clone(), events.clone()),
         mounts,
+        branches,
         execs,
+        previews,
         events: events.clone(),
         idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
         store,
@@ -188,7 +223,7 @@ async fn serve_on(
     tokio::select! {
         () = &mut serving => Ok(()),
         () = shutdown => {
-            let text = "the sidecar ends; mounts go on without it";
+            let text = "the sidecar ends; mounts and previews go on without it";
             events.add(kinds::SIDECAR_STOPPED, None, text.into()).await;
             stop.send_replace(true);
             serving.await;
@@ -248,9 +283,48 @@ fn router(app: App, cors: Option<CorsLayer>, started_ms: u64) -> Router {
         .route("/mounts/{name}", get(api::details))
         .route("/mounts/{name}/sync", post(api::sync))
         .route("/mounts/{name}/logs", get(api::logs))
+        .route(
+            "/mounts/{name}/snapshots",
+            get(api::snapshots::list).post(api::snapshots::create),
+        )
+        .route(
+            "/mounts/{name}/snapshots/{id}",
+            get(api::snapshots::get).delete(api::snapshots::remove),
+        )
+        .route(
+            "/mounts/{name}/snapshots/{id}/restore",
+            post(api::snapshots::restore),
+        )
+        .route(
+            "/mounts/{name}/snapshots/{id}/diff",
+            get(api::snapshots::diff),
+        )
+        .route(
+            "/branches",
+            get(api::branches::list).post(api::branches::create),
+        )
+        .route(
+            "/branches/{id}",
+            get(api::branches::get).delete(api::branches::remove),
+        )
+        .route("/branches/{id}/sync", post(api::branches::sync))
         .route("/exec", post(api::exec))
+        .route("/previews", get(api::list_previews))
+        .route("/previews/start", post(api::start_preview))
+        .route("/previews/stop", post(api::stop_preview))
+        .route("/previews/{id}", get(api::get_preview))
+        .route("/previews/{id}/logs", get(api::preview_logs))
         .route("/events", get(api::events))
         .route("/metrics", get(api::metrics))
+        .route("/", get(api::page::page))
+        .route("/page.js", get(api::page::script))
+        .route("/page.css", get(api::page::style))
+        .route(
+            "/session",
+            get(api::page::get)
+                .post(api::page::begin)
+                .delete(api::page::end),
+        )
         .route("/openapi.json", get(api::openapi))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -286,7 +360,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, StartError> {
     });
     let layer = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.collect::<Result<Vec<_>, _>>()?))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -330,17 +404,26 @@ async fn count(
     response
 }
 
-/// Lets nobody in who has not said who they are, but to `/health`.
+/// Lets nobody in who has not said who they are, but to `/health` and the page.
 async fn authenticate(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let identity = app.auth.identify(caller, request.headers(), &app.limits)?;
+    let path = request.uri().path();
+    let is_open = path == "/health" || api::page::OPEN.contains(&path);
+    let (method, headers) = (request.method(), request.headers());
+    let identity = match app.auth.identify(caller, method, headers, &app.limits) {
+        // Whatever its cookie is worth, a page that is loaded can ask for a token.
+        Err(_) if api::page::OPEN.contains(&path) && matches!(caller, Caller::Tcp(_)) => {
+            Identity::Nobody
+        }
+        identified => identified?,
+    };
     match &identity {
         Identity::Token { id } => app.limits.token(id)?,
-        Identity::Nobody if request.uri().path() != "/health" => {
+        Identity::Nobody if !is_open => {
             return Err(ApiError::Unauthorized(
                 "send \"Authorization: Bearer TOKEN\"; \"weldrfs control token create\" makes tokens".into(),
             ));
@@ -354,7 +437,8 @@ async fn authenticate(
     Ok(next.run(request).await)
 }
 
-/// What browsers are told with every answer: it is no page, nobody may frame it or guess its type, nothing is kept.
+/// What browsers are told with every answer: it is no page unless it says so, nobody else may load or frame it or guess its
+/// type, nothing is kept.
 async fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -362,13 +446,15 @@ async fn secure(mut response: Response) -> Response {
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'",
-        ),
+        (OPENER_POLICY, "same-origin"),
+        (RESOURCE_POLICY, "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    let no_page = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(no_page);
     response
 }
 

@@ -1,6 +1,8 @@
 //! A machine for tests: mounts that are only sockets, which come, fail and die as the test says.
 
-use std::collections::{BTreeSet, VecDeque};
+mod volume;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +21,10 @@ use crate::sandbox::{
     SandboxUse,
 };
 use crate::socket::bind_volume_socket;
-use crate::volume::{
-    BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport, DiffRequest, DropReport,
-    GcReport, LastError, RemoveReport, RemoveRequest, SnapshotInfo, SnapshotList, SnapshotRequest,
-    SnapshotRestoreReport, SnapshotRestoreRequest, SyncReport, VolumeApi, VolumeStatus,
-    serve_volume,
-};
+use crate::volume::{BudgetRequest, serve_volume};
+
+pub(super) use volume::FakeTree;
+use volume::FakeVolume;
 
 /// How long anything may take before it counts as hanging.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,6 +55,10 @@ struct State {
     is_old: bool,
     log_is_broken: bool,
     sync_failure: Arc<Mutex<Option<ApiError>>>,
+    /// What volumes hold, by their sources: it outlives their mounts.
+    trees: BTreeMap<String, Arc<Mutex<FakeTree>>>,
+    users: Vec<String>,
+    disk_free_bytes: u64,
 }
 
 /// The machine.
@@ -65,16 +69,25 @@ pub(super) struct FakeHost {
     pub(super) boot: Mutex<String>,
     /// While it is taken, mounts do not come.
     pub(super) gate: tokio::sync::Mutex<()>,
+    /// While it is taken, nothing is removed.
+    pub(super) removing: tokio::sync::Mutex<()>,
+    /// The next removal fails.
+    pub(super) fail_removal: Mutex<bool>,
 }
 
 impl FakeHost {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             dir: tempfile::tempdir().unwrap(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                disk_free_bytes: 4 << 30,
+                ..State::default()
+            }),
             changed: watch::Sender::new(0),
             boot: Mutex::new("boot-1".into()),
             gate: tokio::sync::Mutex::new(()),
+            removing: tokio::sync::Mutex::new(()),
+            fail_removal: Mutex::new(false),
         })
     }
 
@@ -95,6 +108,22 @@ impl FakeHost {
     /// Whether a program uses all of the mounts.
     pub(super) fn set_in_use(&self, in_use: bool) {
         self.state.lock().in_use = in_use;
+    }
+
+    /// What the volume at `source` holds.
+    pub(super) fn tree(&self, source: &str) -> Arc<Mutex<FakeTree>> {
+        let mut state = self.state.lock();
+        Arc::clone(state.trees.entry(source.to_owned()).or_default())
+    }
+
+    /// Programs that use everything, as far as the machine can see.
+    pub(super) fn set_users(&self, users: &[&str]) {
+        self.state.lock().users = users.iter().map(|&user| user.to_owned()).collect();
+    }
+
+    /// How much of the disk is free, but for what volumes give back.
+    pub(super) fn set_disk_free(&self, bytes: u64) {
+        self.state.lock().disk_free_bytes = bytes;
     }
 
     /// The next request to sync any mount fails so.
@@ -144,6 +173,7 @@ impl FakeHost {
             budget: Mutex::new(None),
             is_old: state.is_old,
             sync_failure: Arc::clone(&state.sync_failure),
+            tree: Arc::clone(state.trees.entry(source.to_owned()).or_default()),
         });
         let listener = bind_volume_socket(&found.socket).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -259,10 +289,30 @@ impl MountHost for FakeHost {
         Ok(())
     }
 
+    async fn users(&self, _: &Path) -> Vec<String> {
+        self.state.lock().users.clone()
+    }
+
+    async fn remove_folder(&self, mountpoint: &Path, folder: &Path) -> io::Result<()> {
+        drop(self.removing.lock().await);
+        if std::mem::take(&mut *self.fail_removal.lock()) {
+            return Err(io::Error::other("cannot remove /secret/place"));
+        }
+        let state = self.state.lock();
+        let mut running = state.running.iter();
+        let on = running.find(|r| r.found.path == mountpoint);
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let tree = &on.expect("it runs").volume.tree;
+        tree.lock().branches.remove(name.expect("a name"));
+        Ok(())
+    }
+
     fn machine(&self) -> Machine {
+        let state = self.state.lock();
+        let given_back: u64 = state.trees.values().map(|tree| tree.lock().freed()).sum();
         Machine {
             disk_bytes: 4 << 30,
-            disk_free_bytes: 4 << 30,
+            disk_free_bytes: state.disk_free_bytes + given_back,
             memory_bytes: 1 << 30,
         }
     }
@@ -281,11 +331,6 @@ impl MountHost for FakeHost {
             truncated: most < 3,
         })
     }
-}
-
-/// A volume that is only a socket has nothing to make a snapshot of.
-fn no_tree() -> ApiError {
-    ApiError::Internal("there is no tree here".into())
 }
 
 /// A machine without a container runtime.
@@ -319,88 +364,6 @@ impl SandboxHost for NoSandboxes {
 
     fn private(&self) -> Vec<PathBuf> {
         Vec::new()
-    }
-}
-
-/// A volume that is only a socket.
-struct FakeVolume {
-    budget: Mutex<Option<BudgetRequest>>,
-    is_old: bool,
-    sync_failure: Arc<Mutex<Option<ApiError>>>,
-}
-
-#[async_trait]
-impl VolumeApi for FakeVolume {
-    async fn status(&self) -> Result<VolumeStatus, ApiError> {
-        let mut status = VolumeStatus {
-            memory_resident_bytes: 4321,
-            ..VolumeStatus::default()
-        };
-        status.volume.state_dir = "/secret/place".into();
-        status.store.put.requests = 17;
-        status.last_error = Some(LastError {
-            at_ms: 1,
-            message: "cannot read /secret/place/meta from s3://bucket".into(),
-        });
-        Ok(status)
-    }
-
-    async fn sync(&self, deadline: Duration) -> Result<SyncReport, ApiError> {
-        if let Some(error) = self.sync_failure.lock().take() {
-            return Err(error);
-        }
-        if deadline < Duration::from_millis(10) {
-            return Err(ApiError::DeadlineExceeded("3 records are left".into()));
-        }
-        Ok(SyncReport {
-            in_store_lsn: 9,
-            waited_ms: 1,
-        })
-    }
-
-    async fn drop_caches(&self) -> Result<DropReport, ApiError> {
-        Ok(DropReport::default())
-    }
-
-    async fn gc(&self, _dry_run: bool) -> Result<GcReport, ApiError> {
-        Ok(GcReport::default())
-    }
-
-    async fn snapshots(&self) -> Result<SnapshotList, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn snapshot(&self, _request: SnapshotRequest) -> Result<SnapshotInfo, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn remove_snapshot(&self, _request: RemoveRequest) -> Result<RemoveReport, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn diff(&self, _request: DiffRequest) -> Result<DiffReport, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn restore(
-        &self,
-        _request: SnapshotRestoreRequest,
-    ) -> Result<SnapshotRestoreReport, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn clone_tree(&self, _request: CloneRequest) -> Result<CloneReport, ApiError> {
-        Err(no_tree())
-    }
-
-    async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
-        if self.is_old {
-            return Err(ApiError::NotFound(
-                "this volume's API has no /v1/budget".into(),
-            ));
-        }
-        *self.budget.lock() = Some(budget);
-        Ok(BudgetReport::default())
     }
 }
 

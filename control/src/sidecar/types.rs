@@ -218,6 +218,8 @@ pub struct Health {
 pub struct HealthParts {
     /// The mounts.
     pub mounts: PartHealth,
+    /// The previews.
+    pub previews: PartHealth,
     /// The sidecar's database.
     pub store: PartHealth,
 }
@@ -238,6 +240,28 @@ impl PartHealth {
         status: HealthStatus::Ok,
         reason: None,
     };
+}
+
+/// A session of the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Session {
+    /// Over the Unix socket: it needs no cookie and no secret.
+    pub(crate) is_local: bool,
+    /// What requests send as `X-CSRF-Token` that change something; told once.
+    pub(crate) csrf: Option<String>,
+    /// When it ends, milliseconds since 1970.
+    pub(crate) ends_ms: Option<u64>,
+}
+
+impl Session {
+    /// What there is over the Unix socket.
+    pub(crate) fn local() -> Self {
+        Self {
+            is_local: true,
+            csrf: None,
+            ends_ms: None,
+        }
+    }
 }
 
 /// Something that happened; `data` of a server-sent event.

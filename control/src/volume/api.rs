@@ -5,11 +5,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::branches::{VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches};
 use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest, SnapshotInfo,
     SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{
+    TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport,
+    TrashRestoreRequest,
+};
 use crate::error::ApiError;
 
 /// Version of the API; the first part of every path (`/v1/...`).
@@ -88,6 +93,41 @@ pub trait VolumeApi: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::InvalidRequest`] when one of the paths cannot be used.
     async fn clone_tree(&self, request: CloneRequest) -> Result<CloneReport, ApiError>;
+
+    /// The names of the branches.
+    async fn branches(&self) -> Result<VolumeBranches, ApiError>;
+
+    /// Copies a directory to a branch, all at once and without copying its content, or finds the branch of that name.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such directory, or the name cannot be one.
+    async fn branch(&self, request: VolumeBranchRequest) -> Result<VolumeBranch, ApiError>;
+
+    /// Drops the local copies of what only a branch uses; nothing of a branch of which something is not in the store.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when there is no such branch.
+    async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError>;
+    /// What is in the trash.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for a path that makes no sense.
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError>;
+
+    /// Brings something back from the trash, all at once.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when the trash has nothing of this path, or something is there now.
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError>;
+
+    /// Ends what is in the trash, for good.
+    ///
+    /// # Errors
+    /// [`ApiError::ReadOnly`] when nothing may be changed.
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError>;
 
     /// Changes how much the local caches may hold, at once; what is above it is evicted. Holds until the unmount.
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError>;

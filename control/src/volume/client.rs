@@ -11,12 +11,17 @@ use super::api::{
     API_VERSION, BudgetRequest, DropRequest, GC_DEADLINE, GcRequest, SYNC_DEADLINE_DEFAULT,
     SyncRequest,
 };
+use super::branches::{VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches};
 use super::snapshots::{
     CloneReport, CloneRequest, DiffReport, DiffRequest, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport,
     SnapshotRestoreRequest,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{
+    TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport,
+    TrashRestoreRequest,
+};
 use crate::error::ApiError;
 use crate::wire::Exchange;
 
@@ -153,6 +158,61 @@ impl VolumeClient {
         self.ask_long("clone", request).await
     }
 
+    /// The names of the branches.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] from a volume that is too old to know them, else as [`VolumeClient::snapshots`].
+    pub async fn branches(&self) -> Result<VolumeBranches, ApiError> {
+        self.ask(Method::GET, "branches", None::<&()>, ANSWER_TIMEOUT)
+            .await
+    }
+
+    /// Makes a branch, or finds it.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::branches`].
+    pub async fn branch(&self, request: &VolumeBranchRequest) -> Result<VolumeBranch, ApiError> {
+        self.ask_long("branches", request).await
+    }
+
+    /// Drops the local copies of what only a branch uses.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::branches`].
+    pub async fn drop_branch(&self, request: &VolumeBranchDrop) -> Result<DropReport, ApiError> {
+        self.ask_long("branches/drop", request).await
+    }
+
+    /// What is in the trash.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn trash(&self, request: &TrashListRequest) -> Result<TrashList, ApiError> {
+        self.ask_long("trash/ls", request).await
+    }
+
+    /// Brings something back from the trash.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn restore_trash(
+        &self,
+        request: &TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        self.ask_long("trash/restore", request).await
+    }
+
+    /// Ends what is in the trash, for good.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn empty_trash(
+        &self,
+        request: &TrashEmptyRequest,
+    ) -> Result<TrashEmptyReport, ApiError> {
+        self.ask_long("trash/empty", request).await
+    }
+
     async fn ask_long<A: DeserializeOwned>(
         &self,
         name: &str,
@@ -278,6 +338,33 @@ impl BlockingVolumeClient {
     /// The same.
     pub fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
         self.runtime.block_on(self.client.clone_tree(request))
+    }
+
+    /// See [`VolumeClient::trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn trash(&self, request: &TrashListRequest) -> Result<TrashList, ApiError> {
+        self.runtime.block_on(self.client.trash(request))
+    }
+
+    /// See [`VolumeClient::restore_trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn restore_trash(
+        &self,
+        request: &TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        self.runtime.block_on(self.client.restore_trash(request))
+    }
+
+    /// See [`VolumeClient::empty_trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn empty_trash(&self, request: &TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        self.runtime.block_on(self.client.empty_trash(request))
     }
 }
 

@@ -13,11 +13,13 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
 use super::api::{BudgetRequest, DropRequest, GC_DEADLINE, GcRequest, SyncRequest, VolumeApi};
+use super::branches::{VolumeBranch, VolumeBranches};
 use super::snapshots::{
     CloneReport, DiffReport, RemoveReport, SNAPSHOT_DEADLINE, SnapshotInfo, SnapshotList,
     SnapshotRestoreReport,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{TrashEmptyReport, TrashList, TrashRestoreReport};
 use crate::error::ApiError;
 use crate::wire::{self, BodyLimits, ConnectionLimits, RequestNames, name_request};
 
@@ -67,6 +69,11 @@ fn router(api: Api) -> Router {
         .route("/v1/snapshots/diff", post(diff))
         .route("/v1/snapshots/restore", post(restore))
         .route("/v1/clone", post(clone_tree))
+        .route("/v1/branches", get(branches).post(branch))
+        .route("/v1/branches/drop", post(drop_branch))
+        .route("/v1/trash/ls", post(trash))
+        .route("/v1/trash/restore", post(restore_trash))
+        .route("/v1/trash/empty", post(empty_trash))
         .route("/v1/budget", put(budget))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -153,6 +160,50 @@ async fn clone_tree(
     let request = read_json(request).await?;
     let made = ordered(api.clone_tree(request));
     made.await.map(Json)
+}
+
+async fn branches(State(api): State<Api>) -> Result<Json<VolumeBranches>, ApiError> {
+    within(REQUEST_TIMEOUT, api.branches()).await.map(Json)
+}
+
+async fn branch(State(api): State<Api>, request: Request) -> Result<Json<VolumeBranch>, ApiError> {
+    let request = read_json(request).await?;
+    let made = within(SNAPSHOT_DEADLINE, api.branch(request));
+    made.await.map(Json)
+}
+
+async fn drop_branch(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<DropReport>, ApiError> {
+    let request = read_json(request).await?;
+    let dropped = within(SNAPSHOT_DEADLINE, api.drop_branch(request));
+    dropped.await.map(Json)
+}
+
+async fn trash(State(api): State<Api>, request: Request) -> Result<Json<TrashList>, ApiError> {
+    let request = read_json(request).await?;
+    within(SNAPSHOT_DEADLINE, api.trash(request))
+        .await
+        .map(Json)
+}
+
+async fn restore_trash(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<TrashRestoreReport>, ApiError> {
+    let request = read_json(request).await?;
+    let restored = within(SNAPSHOT_DEADLINE, api.restore_trash(request));
+    restored.await.map(Json)
+}
+
+async fn empty_trash(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<TrashEmptyReport>, ApiError> {
+    let request = read_json(request).await?;
+    let emptied = within(SNAPSHOT_DEADLINE, api.empty_trash(request));
+    emptied.await.map(Json)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
@@ -32,7 +33,11 @@ pub fn path_text(path: &[u8]) -> (String, Option<String>) {
 ///
 /// # Errors
 /// [`ApiError::InvalidRequest`] when the exact ones are no base64.
-fn asked_path(text: &str, exact: Option<&str>, field: &str) -> Result<Vec<u8>, ApiError> {
+pub(super) fn asked_path(
+    text: &str,
+    exact: Option<&str>,
+    field: &str,
+) -> Result<Vec<u8>, ApiError> {
     let Some(exact) = exact else {
         return Ok(text.as_bytes().to_vec());
     };
@@ -42,13 +47,13 @@ fn asked_path(text: &str, exact: Option<&str>, field: &str) -> Result<Vec<u8>, A
 }
 
 /// The bytes of a path that came with an answer.
-fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
+pub(super) fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
     let exact = exact.and_then(|exact| BASE64.decode(exact).ok());
     exact.unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
 /// A snapshot of the volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotInfo {
     /// Its name, unique in the volume.
@@ -68,7 +73,7 @@ pub struct SnapshotInfo {
 }
 
 /// Answer to `GET /v1/snapshots`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SnapshotList {
     /// Oldest first.
@@ -133,7 +138,7 @@ impl DiffRequest {
 }
 
 /// What happened to a path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// It was not there.
@@ -148,7 +153,7 @@ pub enum DifferenceKind {
 }
 
 /// One path that differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DifferenceInfo {
     /// Where it is, or was if it is gone.

@@ -99,25 +99,30 @@ impl Kernel {
     }
 
     /// Makes the kernel forget, says so, and tells those who watch.
-    fn change(&self, aside: &Aside, forgotten: &Sender<()>) {
+    fn change(&self, aside: &Aside, waiting: Sender<()>) {
         let Some(notifier) = self.notifier.lock().clone() else {
             return;
         };
         self.telling.fetch_add(1, Ordering::AcqRel);
         forget(&notifier, aside);
         drop(notifier);
-        let _ = forgotten.send(());
-        self.announce(aside);
+        let _ = waiting.send(());
+        let mut turn = self.turn.try_lock();
+        if turn.is_none() {
+            // Nobody waits until an earlier one is over.
+            drop(waiting);
+            turn = self.turn.try_lock_for(TURN_WAIT);
+        }
+        match turn {
+            Some(_) => self.announce(aside),
+            None => tracing::warn!(
+                "an earlier change is still being announced; whoever watches does not hear of this one"
+            ),
+        }
         self.telling.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn announce(&self, aside: &Aside) {
-        let Some(_turn) = self.turn.try_lock_for(TURN_WAIT) else {
-            tracing::warn!(
-                "an earlier change is still being announced; whoever watches does not hear of this one"
-            );
-            return;
-        };
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
@@ -226,7 +231,7 @@ impl Onlooker for Teller {
 
     fn changed(&self, aside: Arc<Aside>) {
         let wait = self.apart("forgetting", move |kernel, done| {
-            kernel.change(&aside, &done)
+            kernel.change(&aside, done)
         });
         if let Some(wait) = wait {
             wait_for(&wait, "forgetting");

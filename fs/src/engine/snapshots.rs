@@ -59,13 +59,13 @@ impl Engine {
         let _ = self.onlooker.set(onlooker);
     }
 
-    fn bring_in(&self) {
+    pub(super) fn bring_in(&self) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.bring_in();
         }
     }
 
-    fn tell(&self, aside: Aside) {
+    pub(super) fn tell(&self, aside: Aside) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.changed(Arc::new(aside));
         }
@@ -187,9 +187,18 @@ impl Engine {
             owner: "diff".into(),
             kept: false,
             made_ms: self.clock.now_ms(),
-        })?;
+        });
+        let present = match present {
+            // To look is not refused where there is no room.
+            Err(MetaError::NoSpace | MetaError::TooManySnapshots(_)) => {
+                return Ok(self.ns.diff(older, None)?);
+            }
+            present => present?,
+        };
         let found = self.ns.diff(older, Some(present.epoch));
-        self.ns.remove_snapshot(&present.name, self.now_ns())?;
+        if let Err(error) = self.ns.remove_snapshot(&present.name, self.now_ns()) {
+            tracing::warn!(%error, name = present.name, "the snapshot of a diff stays until it is thinned out");
+        }
         Ok(found?)
     }
 
@@ -276,11 +285,25 @@ impl Engine {
         parent: Ino,
         name: &[u8],
     ) -> Result<Attr> {
+        self.clone_without(order, source, None, parent, name)
+    }
+
+    /// The same, without the directory `left_out` of the source.
+    pub(super) fn clone_without(
+        &self,
+        order: &Order,
+        source: Ino,
+        left_out: Option<Ino>,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<Attr> {
         self.bring_in();
         let (epoch, source): (Option<Epoch>, Ino) = self.state_of(source)?;
+        let left_out = left_out.map(|dir| self.state_of(dir)).transpose()?;
         let to = CloneTo {
             parent: self.present(parent)?,
             name,
+            without: left_out.map(|(_, dir)| dir),
         };
         let made = self
             .ns

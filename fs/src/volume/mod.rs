@@ -26,6 +26,7 @@ mod rewrite;
 mod sealed;
 mod thinning;
 mod transfer;
+mod trash;
 mod unnamed;
 mod uploads;
 mod views;
@@ -37,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use weldrfs_blockstore::CountingStore;
+use weldrfs_blockstore::{CountingStore, PackId};
 use weldrfs_meta::MetaError;
 
 use crate::awake::Awake;
@@ -106,6 +107,8 @@ pub struct VolumeConfig {
     pub lease: LeaseTerm,
     /// What may be done to get it.
     pub claim: Claim,
+    /// How long what is removed stays in the trash; zero: it does not go there, and what is there ends.
+    pub trash: Duration,
     /// Show this divergent copy of the local state, read-only.
     pub divergent: Option<String>,
     /// Show the newest restore point that is not younger than this, milliseconds since 1970; read-only.
@@ -136,9 +139,20 @@ pub struct Volume {
     pub(crate) read_only: bool,
     /// How often what has changed goes to the store.
     sync_interval: Duration,
+    /// How long what is removed stays in the trash.
+    trash_kept: Duration,
     awake: OnceLock<Arc<Awake>>,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,
+}
+
+/// What dropping local copies did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Bytes given back on the local disk.
+    pub freed_bytes: u64,
+    /// Bytes that the store does not have yet, or that nothing there names.
+    pub kept_bytes: u64,
 }
 
 impl std::fmt::Debug for Volume {
@@ -185,6 +199,27 @@ impl Volume {
     pub fn drop_caches(&self) -> u64 {
         self.engine.ns.drop_caches();
         self.engine.packs.evict_all()
+    }
+
+    /// Drops the local copies of what nothing of the present but the branch `name` uses. If any of its content is not in
+    /// the store yet, or nothing there names it, all of it stays.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such branch, `EIO`.
+    pub fn drop_branch(&self, name: &str) -> Result<Dropped, FsError> {
+        let branch = self.engine.find_branch(name)?;
+        let branch = branch.ok_or(FsError::Meta(MetaError::NotFound))?;
+        let own = self.engine.ns.own_of(branch.ino)?;
+        let packs: Vec<PackId> = own.packs.into_iter().map(PackId).collect();
+        let kept_bytes = own.staged_bytes + self.engine.packs.bytes_not_evictable(&packs);
+        let freed_bytes = match kept_bytes {
+            0 => self.engine.packs.evict_these(&packs),
+            _ => 0,
+        };
+        Ok(Dropped {
+            freed_bytes,
+            kept_bytes,
+        })
     }
 
     /// Changes how many bytes of packs the local disk and of decoded frames the memory may hold, at once. `None` leaves

@@ -16,6 +16,7 @@ use super::head::{HEAD_KEY, Head};
 use crate::clock::{Clock, ManualClock};
 
 mod automatic;
+mod branches;
 mod fsck;
 mod gc;
 mod history;
@@ -26,6 +27,7 @@ mod past;
 mod points;
 mod rivals;
 mod snapshots;
+mod trash;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,
@@ -71,6 +73,7 @@ impl Machine {
                 take_over: true,
                 set_aside: false,
             },
+            trash: Duration::from_secs(7 * 86_400),
             divergent: None,
             at_ms: None,
         }

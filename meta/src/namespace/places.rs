@@ -3,9 +3,9 @@
 
 use super::Namespace;
 use crate::error::Result;
-use crate::ids::ExtentId;
+use crate::ids::{ExtentId, Ino};
 use crate::rows::Location;
-use crate::sqlite::{PackRow, PackUsage, packs, read};
+use crate::sqlite::{Own, PackRow, PackUsage, own, packs, read};
 
 impl Namespace {
     /// Extents that lie in a segment, in order, with whether any file uses them.
@@ -46,5 +46,15 @@ impl Namespace {
     /// When SQLite fails.
     pub fn used_in_pack(&self, pack: u64) -> Result<Vec<(ExtentId, Location)>> {
         self.readers.with(|c| read::used_in_pack(c, pack))
+    }
+
+    /// Where the bytes lie that nothing of the present but a directory and what is in it uses. What a snapshot has kept does
+    /// not count: it is seldom read.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn own_of(&self, dir: Ino) -> Result<Own> {
+        self.checkpoint(self.acknowledged())?;
+        self.readers.with(|c| own::of(c, dir))
     }
 }

@@ -19,6 +19,8 @@ pub struct CloneTo<'a> {
     pub parent: Ino,
     /// The name of the copy, which must be free.
     pub name: &'a [u8],
+    /// A directory that is left out, with everything in it.
+    pub without: Option<Ino>,
 }
 
 impl Namespace {
@@ -93,6 +95,9 @@ fn copy(
     let mut dirs = vec![(source, top)];
     while let Some((of, into)) = dirs.pop() {
         for (name, dirent) in named(at.dirents(of, Cookie(0), usize::MAX))? {
+            if Some(dirent.ino) == to.without {
+                continue;
+            }
             let made = match files.get(&dirent.ino) {
                 Some(found) => *found,
                 None => {

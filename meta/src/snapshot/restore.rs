@@ -90,7 +90,7 @@ impl Namespace {
             names: edited.entries.len() as u64 + edited.inner,
             entries: edited.entries,
             inodes: edited.inodes,
-            orphans: edited.orphans,
+            orphans: edited.orphans.to_vec(),
         })
     }
 }

@@ -6,14 +6,17 @@ pub(crate) mod capture;
 pub(crate) mod changed;
 pub(crate) mod live;
 pub(crate) mod open;
+pub(crate) mod own;
 pub(crate) mod packs;
 pub(crate) mod read;
 pub(crate) mod schema;
+pub(crate) mod trash;
 pub(crate) mod write;
 
 use crate::ids::ExtentId;
 
 pub use open::{add_dead_packs, settle_restored};
+pub use own::Own;
 pub use packs::{Dead, PackRow, PackUsage};
 pub use schema::SCHEMA_VERSION;
 

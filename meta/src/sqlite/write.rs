@@ -3,12 +3,11 @@
 use rusqlite::{Connection, Params, Transaction, params};
 use rustc_hash::FxHashMap;
 
-use crate::changes::Change;
 use crate::error::Result;
 use crate::ids::{ExtentId, Ino};
 use crate::overlay::{FileOverlay, Generation};
 use crate::rows::{InodeRow, Location, Place};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Bulk, Snapshot};
 
 use super::capture::Capture;
 use super::open::named;
@@ -49,18 +48,25 @@ pub(crate) fn generation(c: &mut Connection, g: &Generation, counters: Counters)
 /// are written.
 pub(crate) fn bulk(
     c: &mut Connection,
-    changes: &[Change],
+    bulk: &Bulk,
     counters: Counters,
     may: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let t = named(c.transaction())?;
     // All of it as a generation would take a multiple of the memory.
-    for piece in changes.chunks(BULK_PIECE) {
+    for piece in bulk.changes.chunks(BULK_PIECE) {
         named(rows(&t, &Generation::of(piece)?))?;
     }
+    named(bulk.orphans.iter().try_for_each(|ino| put_orphan(&t, *ino)))?;
     named(put_counters(&t, counters))?;
     may()?;
     named(t.commit())
+}
+
+fn put_orphan(t: &Transaction<'_>, ino: Ino) -> Sql<()> {
+    t.prepare_cached("INSERT OR IGNORE INTO orphan (ino) VALUES (?1)")?
+        .execute([signed(ino.0)])
+        .map(drop)
 }
 
 fn put_counters(t: &Transaction<'_>, counters: Counters) -> Sql<()> {
@@ -106,7 +112,8 @@ fn rows(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
     for (extent, location) in in_order(&g.locations) {
         w.put_location(*extent, location)?;
     }
-    w.attributes(g)
+    w.attributes(g)?;
+    w.trash(g)
 }
 
 fn in_order<K: Ord + Copy, V>(rows: &FxHashMap<K, V>) -> Vec<(&K, &V)> {
@@ -277,6 +284,29 @@ impl Writer<'_> {
                 false => "DELETE FROM orphan WHERE ino = ?1",
             };
             self.run(sql, params![signed(ino.0)])?;
+        }
+        Ok(())
+    }
+
+    fn trash(&self, g: &Generation) -> Sql<()> {
+        for ((ino, parent, name), removed) in &g.trash {
+            match removed {
+                Some(removed) => self.run(
+                    "INSERT OR REPLACE INTO trash (ino, parent, name, deleted_ms, dir_mtime_ns) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        signed(ino.0),
+                        signed(parent.0),
+                        &name[..],
+                        signed(removed.deleted_ms),
+                        removed.dir_mtime_ns
+                    ],
+                )?,
+                None => self.run(
+                    "DELETE FROM trash WHERE ino = ?1 AND parent = ?2 AND name = ?3",
+                    params![signed(ino.0), signed(parent.0), &name[..]],
+                )?,
+            }
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! The endpoints: from HTTP to the parts of the sidecar and back. No logic of their own.
 
+pub(super) mod branches;
 mod events;
 mod exec;
 mod health;
 mod mounts;
+pub(super) mod page;
+mod previews;
+pub(super) mod snapshots;
 
 pub(super) use events::{__path_events, events};
 pub(super) use exec::{__path_exec, exec};
@@ -12,14 +16,21 @@ pub(super) use mounts::{
     __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,
     details, list, logs, sync, unmount,
 };
+pub(super) use previews::{
+    __path_get_preview, __path_list_previews, __path_preview_logs, __path_start_preview,
+    __path_stop_preview, get_preview, list_previews, preview_logs, start_preview, stop_preview,
+};
 
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request};
 use axum::http::Uri;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::idempotency::{Answered, Asked, Attempt};
+use super::server::App;
 use crate::error::ApiError;
 use crate::wire::{self, BodyLimits};
 
@@ -50,6 +61,39 @@ fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 fn name_of(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     let Path(name) = path.map_err(|_| ApiError::NotFound("that is no name of a mount".into()))?;
     Ok(name)
+}
+
+/// Does `work`, which changes something, in a task of its own: it comes to its end, and is told of, when its client goes
+/// away.
+async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request broke down");
+        Err(ApiError::Internal(
+            "the request broke down; the sidecar's log says why".into(),
+        ))
+    })
+}
+
+/// The same for work that may be asked for with an `Idempotency-Key`: with one it is done once.
+async fn once<T, W>(
+    app: &App,
+    asked: Option<Asked>,
+    work: impl FnOnce(Option<Attempt>) -> W + Send + 'static,
+) -> Result<Answered<T>, ApiError>
+where
+    T: Serialize + DeserializeOwned + Send + 'static,
+    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    match asked {
+        None => apart(work(None)).await.map(Answered::now),
+        Some(asked) => {
+            app.idempotency
+                .run(asked, |attempt| work(Some(attempt)))
+                .await
+        }
+    }
 }
 
 /// `work`, but not for longer than `limit`.

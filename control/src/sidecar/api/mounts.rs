@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::{REQUEST_TIMEOUT, name_of, query, read_json, within};
+use super::{REQUEST_TIMEOUT, name_of, once, query, read_json, within};
 use crate::error::{ApiError, ErrorBody};
 use crate::sidecar::auth::Identity;
 use crate::sidecar::idempotency::{Answered, Asked};
@@ -18,26 +18,23 @@ use crate::sidecar::types::{
     LogLines, Mount, MountDetails, MountList, MountRequest, MountSyncRequest, MountSynced,
     UnmountRequest,
 };
-use crate::volume::SYNC_DEADLINE_MAX;
+pub(super) use crate::volume::SYNC_DEADLINE_MAX as SYNC_MAX;
 
 /// How long a mount or an unmount may take: replaying a full journal, and saving one, take a while.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How much longer than its deadline a sync may take to answer, so that the volume's own message wins.
-const SYNC_MARGIN: Duration = Duration::from_secs(20);
+pub(super) const SYNC_MARGIN: Duration = Duration::from_secs(20);
 
 /// Mount a volume
 ///
 /// Answers once it is mounted. The same request again answers with the same mount.
 #[utoipa::path(
     post, path = "/mounts", tag = "mounts", operation_id = "mount",
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "1 to 255 visible characters: the same request with the same key is done once and answered the same for a day, with `idempotency-replayed: true`")),
     request_body = MountRequest,
     responses(
         (status = 200, description = "It is mounted", body = Mount),
-        (status = 400, description = "`invalid_request`: the message names the field and what it takes", body = ErrorBody),
         (status = 409, description = "`conflict`: something there contradicts it; `limit_reached`: as many as there may be are there", body = ErrorBody),
         (status = 422, description = "`mount_failed`: the message says why and what to do; `key_reused`: the key came with another request before", body = ErrorBody),
-        (status = 503, description = "`database_unavailable`", body = ErrorBody),
         (status = 504, description = "`deadline_exceeded`: it goes on", body = ErrorBody),
     )
 )]
@@ -51,11 +48,8 @@ pub(in crate::sidecar) async fn add(
     let asked = Asked::of(&headers, &identity, "POST /mounts", &request)?;
     let mounts = app.mounts.clone();
     let mounting = async move { within(MOUNT_TIMEOUT, mounts.add(request)).await };
-    match asked {
-        None => mounting.await.map(Answered::now),
-        // A mount that is asked for again is the same mount: a second attempt needs to know nothing of the first.
-        Some(asked) => app.idempotency.run(asked, |_| mounting).await,
-    }
+    // A mount that is asked for again is the same mount: a second attempt needs to know nothing of the first.
+    once(&app, asked, |_| mounting).await
 }
 
 /// The mounts of this machine
@@ -74,10 +68,8 @@ pub(in crate::sidecar) async fn list(State(app): State<App>) -> Json<MountList> 
 /// One mount, with what its volume says of itself
 #[utoipa::path(
     get, path = "/mounts/{name}", tag = "mounts", operation_id = "get_mount",
-    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     responses(
         (status = 200, description = "The mount", body = MountDetails),
-        (status = 404, description = "`not_found`", body = ErrorBody),
     )
 )]
 pub(in crate::sidecar) async fn details(
@@ -99,7 +91,6 @@ pub(in crate::sidecar) async fn details(
     request_body = UnmountRequest,
     responses(
         (status = 200, description = "It is gone", body = Mount),
-        (status = 400, description = "`invalid_request`", body = ErrorBody),
         (status = 404, description = "`not_found`", body = ErrorBody),
         (status = 409, description = "`in_use`: by the programs that the message names; `conflict`: it is being mounted; `not_mounted`: nothing can be synced", body = ErrorBody),
         (status = 504, description = "`deadline_exceeded`: not everything is in the store, and it stays mounted", body = ErrorBody),
@@ -118,12 +109,9 @@ pub(in crate::sidecar) async fn unmount(
 /// Wait until everything acknowledged so far can be restored from the store alone
 #[utoipa::path(
     post, path = "/mounts/{name}/sync", tag = "mounts", operation_id = "sync_mount",
-    params(("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project")),
     request_body = MountSyncRequest,
     responses(
         (status = 200, description = "It can", body = MountSynced),
-        (status = 400, description = "`invalid_request`", body = ErrorBody),
-        (status = 404, description = "`not_found`", body = ErrorBody),
         (status = 409, description = "`not_mounted`", body = ErrorBody),
         (status = 504, description = "`deadline_exceeded`: the message says what is left; nothing is lost by it", body = ErrorBody),
     )
@@ -135,7 +123,7 @@ pub(in crate::sidecar) async fn sync(
 ) -> Result<Json<MountSynced>, ApiError> {
     let name = name_of(name)?;
     let request: MountSyncRequest = read_json(request).await?;
-    let limit = SYNC_DEADLINE_MAX + SYNC_MARGIN;
+    let limit = SYNC_MAX + SYNC_MARGIN;
     within(limit, app.mounts.sync(&name, request))
         .await
         .map(Json)
@@ -152,13 +140,10 @@ struct LogQuery {
 #[utoipa::path(
     get, path = "/mounts/{name}/logs", tag = "mounts", operation_id = "get_mount_log",
     params(
-        ("name" = String, Path, description = "The mount's name", max_length = 63, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "project"),
         ("lines" = Option<usize>, Query, description = "How many, 1 to 5000; 200 when absent", minimum = 1, maximum = 5000),
     ),
     responses(
         (status = 200, description = "Oldest first", body = LogLines),
-        (status = 400, description = "`invalid_request`", body = ErrorBody),
-        (status = 404, description = "`not_found`", body = ErrorBody),
         (status = 409, description = "`not_mounted`: it has not run yet", body = ErrorBody),
     )
 )]

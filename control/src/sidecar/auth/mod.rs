@@ -1,6 +1,7 @@
 //! Who asks, and whether they may. Over the Unix socket the kernel says who it is; over TCP a token does.
 
 mod jwt;
+mod pages;
 mod peer;
 mod tokens;
 
@@ -8,8 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 
+pub(super) use pages::{Begun, kernel_random};
 pub use tokens::{NewToken, TokenFile, TokenInfo};
 
 use super::host::Clock;
@@ -19,6 +21,7 @@ use crate::error::ApiError;
 use crate::wire::{Caller, UnixCaller};
 
 use jwt::Sessions;
+use pages::{Pages, Random};
 use tokens::Tokens;
 
 /// Longest token that is looked at.
@@ -79,6 +82,7 @@ pub(super) struct Auth {
     group: u32,
     tokens: Tokens,
     sessions: Sessions,
+    pages: Pages,
 }
 
 impl Auth {
@@ -88,9 +92,11 @@ impl Auth {
         settings: &AuthSettings,
         group: u32,
         clock: Arc<dyn Clock>,
+        random: Random,
     ) -> Result<Self, StartError> {
         Ok(Self {
             group,
+            pages: Pages::new(Arc::clone(&clock), random),
             tokens: Tokens::new(settings.token_file.clone(), Arc::clone(&clock)),
             sessions: Sessions::new(
                 settings.session_secret.as_deref(),
@@ -105,20 +111,48 @@ impl Auth {
         self.sessions.is_configured() || self.tokens.any()
     }
 
-    /// Who asks.
+    /// Who asks: by a token, or by the cookie of a session of the page.
     ///
     /// # Errors
     /// [`ApiError::Forbidden`], [`ApiError::Unauthorized`], [`ApiError::RateLimited`].
     pub(super) fn identify(
         &self,
         caller: Caller,
+        method: &Method,
         headers: &HeaderMap,
         limits: &Limits,
     ) -> Result<Identity, ApiError> {
         match caller {
             Caller::Unix(process) => self.local(process),
-            Caller::Tcp(address) => self.remote(address, headers, limits),
+            Caller::Tcp(address) => {
+                let token = match bearer(headers)? {
+                    Some(token) => Some(token.to_owned()),
+                    None => self.pages.token(method, headers)?,
+                };
+                match token {
+                    None => Ok(Identity::Nobody),
+                    Some(token) => self.remote(address, &token, limits),
+                }
+            }
         }
+    }
+
+    /// Begins a session of the page for whoever sends a token, which was checked.
+    ///
+    /// # Errors
+    /// [`ApiError::Unauthorized`] without a token; what [`Pages::begin`] says.
+    pub(super) fn begin_session(&self, headers: &HeaderMap) -> Result<Begun, ApiError> {
+        let token = bearer(headers)?.ok_or_else(|| {
+            ApiError::Unauthorized(
+                "send \"Authorization: Bearer TOKEN\"; a cookie is not enough".into(),
+            )
+        })?;
+        self.pages.begin(token)
+    }
+
+    /// Ends a session of the page; returns the `Set-Cookie` that makes a browser forget it.
+    pub(super) fn end_session(&self, headers: &HeaderMap) -> String {
+        self.pages.end(headers)
     }
 
     fn local(&self, process: Option<UnixCaller>) -> Result<Identity, ApiError> {
@@ -133,12 +167,9 @@ impl Auth {
     fn remote(
         &self,
         address: SocketAddr,
-        headers: &HeaderMap,
+        token: &str,
         limits: &Limits,
     ) -> Result<Identity, ApiError> {
-        let Some(token) = bearer(headers)? else {
-            return Ok(Identity::Nobody);
-        };
         if let Some(id) = self
             .tokens
             .find(token)

@@ -15,7 +15,7 @@ fn auth(dir: &Path, secret: Option<&str>, jwks: Option<PathBuf>) -> Auth {
         session_secret: secret.map(str::to_owned),
         jwks_file: jwks,
     };
-    Auth::new(&settings, 7, Arc::new(WallClock)).unwrap()
+    Auth::new(&settings, 7, Arc::new(WallClock), kernel_random).unwrap()
 }
 
 fn limits() -> Limits {
@@ -33,7 +33,7 @@ fn headers(token: &str) -> HeaderMap {
 
 fn ask(auth: &Auth, token: &str) -> Result<Identity, ApiError> {
     let caller = Caller::Tcp("127.0.0.1:9".parse().unwrap());
-    auth.identify(caller, &headers(token), &limits())
+    auth.identify(caller, &Method::GET, &headers(token), &limits())
 }
 
 fn in_an_hour() -> u64 {
@@ -213,7 +213,7 @@ fn settings_that_protect_nothing_are_refused_at_the_start() {
             session_secret: secret.map(str::to_owned),
             jwks_file: file,
         };
-        Auth::new(&settings, 7, Arc::new(WallClock))
+        Auth::new(&settings, 7, Arc::new(WallClock), kernel_random)
             .err()
             .map(|error| error.to_string())
     };
@@ -243,7 +243,7 @@ fn guessing_is_slowed_down_and_a_good_token_is_not() {
     let limits = limits();
     let ask = |token: &str| {
         let caller = Caller::Tcp("127.0.0.1:9".parse().unwrap());
-        auth.identify(caller, &headers(token), &limits)
+        auth.identify(caller, &Method::GET, &headers(token), &limits)
     };
     let codes: Vec<_> = (0..50)
         .map(|_| ask("weldr_guess").unwrap_err().code())
@@ -259,7 +259,7 @@ fn a_head_that_is_not_one_bearer_token_is_refused_and_none_is_nobody() {
     let auth = auth(dir.path(), Some(SECRET), None);
     let caller = Caller::Tcp("127.0.0.1:9".parse().unwrap());
     assert_eq!(
-        auth.identify(caller, &HeaderMap::new(), &limits()),
+        auth.identify(caller, &Method::GET, &HeaderMap::new(), &limits()),
         Ok(Identity::Nobody)
     );
     for value in [
@@ -271,12 +271,17 @@ fn a_head_that_is_not_one_bearer_token_is_refused_and_none_is_nobody() {
     ] {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-        let error = auth.identify(caller, &headers, &limits()).unwrap_err();
+        let error = auth
+            .identify(caller, &Method::GET, &headers, &limits())
+            .unwrap_err();
         assert_eq!(error.code(), "unauthorized", "{value:.20}");
     }
     let mut twice = headers("a");
     twice.append(header::AUTHORIZATION, "Bearer b".parse().unwrap());
-    assert!(auth.identify(caller, &twice, &limits()).is_err());
+    assert!(
+        auth.identify(caller, &Method::GET, &twice, &limits())
+            .is_err()
+    );
 }
 
 #[test]
@@ -292,16 +297,16 @@ fn the_socket_is_for_its_group() {
     };
     let none = HeaderMap::new();
     assert_eq!(
-        auth.identify(process(0, 0), &none, &limits()),
+        auth.identify(process(0, 0), &Method::GET, &none, &limits()),
         Ok(Identity::Local { uid: 0 })
     );
     assert!(
-        auth.identify(process(4_000_000, 7), &none, &limits())
+        auth.identify(process(4_000_000, 7), &Method::GET, &none, &limits())
             .is_ok()
     );
     for stranger in [process(4_000_000, 8), Caller::Unix(None)] {
         assert_eq!(
-            auth.identify(stranger, &none, &limits())
+            auth.identify(stranger, &Method::GET, &none, &limits())
                 .unwrap_err()
                 .code(),
             "forbidden"

@@ -143,7 +143,10 @@ impl Execs {
         })?;
         let program = shown(&order.command);
         let who = format!("{id} ({program})");
-        let occupied = parts.mounts.occupy(&request.mount, who).await?;
+        let occupied = parts
+            .mounts
+            .occupy(&request.mount, &order.folder, who)
+            .await?;
         order.mountpoint.clone_from(&occupied.path);
         let sandbox = parts.host.start(order).await?;
         let mut running = Running {

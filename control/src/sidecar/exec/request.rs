@@ -1,16 +1,16 @@
 //! From a request to an order: everything that can be refused without starting anything is refused here.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use super::types::{CommandLine, ExecRequest, LimitsRequest};
 use crate::error::ApiError;
 use crate::sandbox::{Limits, OUTPUT_BYTES_MIN, SandboxOrder};
+use crate::sidecar::names;
 use crate::sidecar::sandboxing::SandboxSettings;
 use crate::sidecar::secret_folder::{SecretFolder, is_variable};
 
-/// Longest path, program and argument, and most arguments.
-const PATH_MAX: usize = 1024;
+/// Longest program and argument, and most arguments.
 const ARGUMENT_MAX: usize = 128 * 1024;
 const ARGUMENTS_MAX: usize = 4096;
 /// Most variables and secrets.
@@ -51,7 +51,7 @@ pub(super) fn order(
         id,
         mount: request.mount.clone(),
         mountpoint: PathBuf::new(),
-        folder: folder(request.path.as_deref().unwrap_or_default())?,
+        folder: names::below_mount(request.path.as_deref().unwrap_or_default())?,
         command: command(&request.command)?,
         variables: request.env.clone(),
         secrets: secrets.read(&request.secrets)?,
@@ -65,25 +65,6 @@ pub(super) fn order(
         runtimes: settings.runtimes.clone(),
         input: request.stdin.clone(),
     })
-}
-
-/// A path below a mount, in its plain form.
-///
-/// # Errors
-/// [`ApiError::InvalidRequest`], as all of these.
-pub(in crate::sidecar) fn folder(text: &str) -> Result<PathBuf, ApiError> {
-    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let path = Path::new(text);
-    if text.len() > PATH_MAX || text.contains(char::is_control) || !path.components().all(is_plain)
-    {
-        return Err(invalid(
-            "path takes a folder below the mount, without \"..\" and not beginning with \"/\"",
-        ));
-    }
-    let parts = path.components();
-    Ok(parts
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .collect())
 }
 
 /// Program and arguments.
@@ -249,12 +230,5 @@ mod tests {
             assert_eq!(error.code(), "invalid_request", "{text}");
             assert!(error.to_string().contains(part), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_path_is_made_plain() {
-        assert_eq!(folder("./a//b/.").unwrap(), Path::new("a/b"));
-        assert_eq!(folder("").unwrap(), Path::new(""));
-        assert!(folder("a/../..").is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::work::Asked;
 use crate::sidecar::budget::Fixed;
 use crate::sidecar::host::{FoundMount, MountOrder};
 use crate::sidecar::store::WantedMount;
-use crate::sidecar::types::{Mount, MountBudget};
+use crate::sidecar::types::{Mount, MountBudget, MountState};
 use crate::volume::VolumeStatus;
 
 /// A mount as everybody else sees it.
@@ -19,6 +19,15 @@ pub(in crate::sidecar) struct View {
     pub(super) found: Option<FoundMount>,
     pub(super) last: Option<FoundMount>,
     pub(in crate::sidecar) status: Option<Result<VolumeStatus, String>>,
+}
+
+impl View {
+    /// Its process, if it answers requests.
+    pub(in crate::sidecar) fn running(&self) -> Option<&FoundMount> {
+        self.found
+            .as_ref()
+            .filter(|_| self.mount.state == MountState::Mounted)
+    }
 }
 
 /// A mount as the supervisor knows it.

@@ -7,6 +7,7 @@ mod orders;
 mod supervisor;
 mod work;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::host::{FoundMount, MountHost};
-use super::public::without_places;
+use super::public::without_places as text_without_places;
 use super::types::{
     HealthStatus, LogLines, Mount, MountDetails, MountRequest, MountState, MountSyncRequest,
     MountSynced, PartHealth, UnmountRequest,
@@ -23,9 +24,11 @@ use crate::error::ApiError;
 use crate::volume::{SyncRequest, VolumeClient, VolumeStatus};
 
 pub(super) use entry::View;
-pub(super) use occupants::Occupied;
+pub(super) use occupants::{Occupants, Occupied, Vacated};
 pub(super) use supervisor::Parts;
-use supervisor::{Message, Supervisor, no_such_mount};
+pub(super) use supervisor::no_such_mount;
+use supervisor::{Message, Supervisor};
+pub(super) use work::without_places;
 
 /// Messages that wait for the supervisor; whoever sends one more waits itself.
 const INBOX: usize = 256;
@@ -41,6 +44,7 @@ pub(super) struct Mounts {
     inbox: mpsc::Sender<Message>,
     views: watch::Receiver<Arc<Vec<View>>>,
     host: Arc<dyn MountHost>,
+    occupants: Occupants,
 }
 
 impl Mounts {
@@ -56,9 +60,16 @@ impl Mounts {
         let (publish, views) = watch::channel(Arc::default());
         let host = Arc::clone(&parts.host);
         let mut supervisor = Supervisor::new(parts, inbox.clone(), messages, publish);
+        let occupants = supervisor.occupants();
         supervisor.restore().await?;
         let running = tokio::spawn(supervisor.run(stop));
-        Ok((Self { inbox, views, host }, running))
+        let mounts = Self {
+            inbox,
+            views,
+            host,
+            occupants,
+        };
+        Ok((mounts, running))
     }
 
     /// Mounts, or says that it is mounted already; returns once it answers.
@@ -73,13 +84,34 @@ impl Mounts {
             .await
     }
 
-    /// Lets `who` run on a mount, which is not unmounted as long as the answer lives.
+    /// Lets `who` run in a folder of a mount (empty: all of it), which is not unmounted as long as the answer lives.
     ///
     /// # Errors
-    /// [`ApiError::NotFound`], [`ApiError::NotMounted`].
-    pub(super) async fn occupy(&self, name: &str, who: String) -> Result<Occupied, ApiError> {
-        let name = name.to_owned();
-        self.ask(|reply| Message::Occupy { name, who, reply }).await
+    /// [`ApiError::NotFound`], [`ApiError::NotMounted`], [`ApiError::InUse`] for a branch that is being removed.
+    pub(super) async fn occupy(
+        &self,
+        name: &str,
+        folder: &Path,
+        who: String,
+    ) -> Result<Occupied, ApiError> {
+        let (name, folder) = (name.to_owned(), folder.to_owned());
+        self.ask(|reply| Message::Occupy {
+            name,
+            folder,
+            who,
+            reply,
+        })
+        .await
+    }
+
+    /// What runs on the mounts.
+    pub(super) fn occupants(&self) -> &Occupants {
+        &self.occupants
+    }
+
+    /// Says when anything about the mounts may have changed.
+    pub(super) fn changes(&self) -> watch::Receiver<Arc<Vec<View>>> {
+        self.views.clone()
     }
 
     async fn ask<T>(
@@ -140,6 +172,14 @@ impl Mounts {
         })
     }
 
+    /// The volume of a mount that runs, to be asked.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`], [`ApiError::NotMounted`].
+    pub(super) fn volume(&self, name: &str) -> Result<VolumeClient, ApiError> {
+        Ok(VolumeClient::new(self.running(name)?.socket))
+    }
+
     /// The newest lines of a mount's log.
     pub(super) async fn log(&self, name: &str, lines: usize) -> Result<LogLines, ApiError> {
         let found = self.view(name)?.last.ok_or_else(|| {
@@ -183,7 +223,7 @@ impl Mounts {
         Arc::clone(&self.views.borrow())
     }
 
-    async fn refresh(&self) {
+    pub(super) async fn refresh(&self) {
         let (reply, done) = oneshot::channel();
         let look = async {
             if self.inbox.send(Message::Refresh(reply)).await.is_ok() {
@@ -202,7 +242,11 @@ impl Mounts {
         view.cloned().ok_or_else(|| no_such_mount(name))
     }
 
-    fn running(&self, name: &str) -> Result<FoundMount, ApiError> {
+    /// The process of a mount that runs.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`], [`ApiError::NotMounted`].
+    pub(super) fn running(&self, name: &str) -> Result<FoundMount, ApiError> {
         let view = self.view(name)?;
         let state = view.mount.state;
         view.found.ok_or_else(|| does_not_run(name, state))
@@ -220,11 +264,11 @@ fn public_status(mut status: VolumeStatus, mount: &Mount) -> VolumeStatus {
     let named = [mount.source.as_str(), mount.path.as_str()];
     status.volume.state_dir = String::new();
     if let Some(error) = &mut status.last_error {
-        error.message = without_places(&error.message, &named);
+        error.message = text_without_places(&error.message, &named);
     }
     status.read_only = status
         .read_only
-        .map(|reason| without_places(&reason, &named));
+        .map(|reason| text_without_places(&reason, &named));
     status
 }
 

@@ -158,7 +158,7 @@ pub(super) async fn status_of(socket: &Path) -> Result<VolumeStatus, ApiError> {
 }
 
 /// The same error without the places of the machine that its message names; those are in the log.
-pub(super) fn without_places(error: ApiError) -> ApiError {
+pub(in crate::sidecar) fn without_places(error: ApiError) -> ApiError {
     match error {
         ApiError::Unreachable(cause) | ApiError::BadAnswer(cause) => {
             tracing::warn!(cause, "a volume does not answer");

@@ -1,12 +1,16 @@
-//! `control.db`: the mounts that are wanted, the events of the sidecar, and answers that are given again. The only module of this crate that names
+//! `control.db`: the mounts that are wanted, the events of the sidecar, answers that are given again, and branches. The only module of this crate that names
 //! rusqlite.
 //!
 //! One connection, used by one thread at a time. Every change is durable when the call returns.
 
 mod answers;
+mod branches;
+mod previews;
 mod schema;
 
 pub(super) use answers::Reserved;
+pub(super) use branches::{BranchRow, Mark, RowState};
+pub(super) use previews::KeptPreview;
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -328,6 +332,13 @@ impl Store {
             }
         }
     }
+}
+
+/// Changes the database in `folder` while no sidecar has it; how many rows.
+#[cfg(test)]
+pub(super) fn tamper(folder: &Path, sql: &str) -> usize {
+    let db = Connection::open(folder.join(DATABASE_NAME)).expect("it is there");
+    db.execute(sql, ()).expect("the test's statement is right")
 }
 
 /// The lock that tells a second sidecar that there is one.

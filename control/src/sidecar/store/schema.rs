@@ -8,7 +8,7 @@ use crate::sidecar::start_error::StartError;
 const APPLICATION_ID: i64 = 0x5746_5343;
 
 /// What makes version n out of version n-1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 4] = [
     // 1: the mounts that are wanted, and what has happened.
     "CREATE TABLE mount (
          name TEXT PRIMARY KEY,
@@ -38,6 +38,27 @@ const MIGRATIONS: [&str; 2] = [
          PRIMARY KEY (asker, key)
      ) STRICT, WITHOUT ROWID;
      CREATE INDEX answer_age ON answer (begun_ms);",
+    // 3: the branches of mounts.
+    "CREATE TABLE branch (
+         mount TEXT NOT NULL,
+         name TEXT NOT NULL,
+         place TEXT NOT NULL,
+         project TEXT,
+         state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'removing')),
+         created_ms INTEGER NOT NULL,
+         used_ms INTEGER NOT NULL,
+         dropped_ms INTEGER,
+         PRIMARY KEY (mount, name)
+     ) STRICT, WITHOUT ROWID;",
+    // 4: the apps that run on mounts, one for each folder.
+    "CREATE TABLE preview (
+         id TEXT PRIMARY KEY,
+         mount TEXT NOT NULL,
+         folder TEXT NOT NULL,
+         sandbox TEXT,
+         data TEXT NOT NULL,
+         UNIQUE (mount, folder)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Version of the tables that this program writes.

@@ -11,6 +11,7 @@ use crate::namespace::tests::{NoBytes, dir, file, healthy, open, settings, write
 use crate::namespace::{Namespace, RenameFlags, XattrMode};
 use crate::settings::MetaSettings;
 use crate::snapshot::{CloneTo, NewSnapshot};
+use crate::trash::PurgeLimits;
 
 use super::called;
 use super::model::kept_rows;
@@ -165,7 +166,7 @@ fn what_is_born_and_dies_after_a_snapshot_leaves_nothing() {
         checkpoint();
         let gone = [
             ns.unlink(ROOT_INO, b"g", 4).unwrap().unwrap(),
-            ns.rmdir(ROOT_INO, b"d", 4).unwrap(),
+            ns.rmdir(ROOT_INO, b"d", 4).unwrap().unwrap(),
         ];
         ns.reclaim(&gone, 4).unwrap();
         checkpoint();
@@ -188,9 +189,10 @@ fn what_only_a_snapshot_names_is_used() {
     write(&ns, g, 0, 10, 9000);
     mark(&ns, "newer");
     for name in [b"f", b"g"] {
-        let gone = ns.unlink(ROOT_INO, name, 4).unwrap().unwrap();
-        ns.reclaim(&[gone], 4).unwrap();
+        assert_eq!(ns.unlink(ROOT_INO, name, 4).unwrap(), None);
     }
+    let gone = ns.purge_trash(PurgeLimits::until(u64::MAX), 4).unwrap();
+    ns.reclaim(&gone.orphans, 4).unwrap();
     let used = || {
         ns.checkpoint(ns.acknowledged()).unwrap();
         let extents = ns.segment_extents(1).unwrap();
@@ -251,6 +253,7 @@ fn a_snapshot_that_is_gone_answers_nothing() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"c",
+        without: None,
     };
     gone(ns.clone_tree(Some(epoch), ROOT_INO, to, 3).unwrap_err());
     // Its name is free again.
@@ -481,8 +484,9 @@ fn snapshots_hold_still_while_others_write() {
                 rename(ns, (d, "f"), (ROOT_INO, "f"));
                 if let Some(old) = turn.checked_sub(5) {
                     let name = format!("d{old}");
-                    let gone = ns.rmdir(ROOT_INO, name.as_bytes(), 4).unwrap();
-                    ns.reclaim(&[gone], 4).unwrap();
+                    if let Some(gone) = ns.rmdir(ROOT_INO, name.as_bytes(), 4).unwrap() {
+                        ns.reclaim(&[gone], 4).unwrap();
+                    }
                 }
                 turn += 1;
             }
@@ -591,6 +595,31 @@ fn planted_damage_of_what_was_kept_is_found_by_name() {
         let found = plant(sql);
         assert!(found.contains(&invariant), "{sql}: {found:?}");
     }
+}
+
+#[test]
+fn a_copy_of_everything_lies_in_it_and_leaves_out_what_it_should() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let (hidden, kept) = (
+        make_dir(&ns, ROOT_INO, "hidden"),
+        make_dir(&ns, ROOT_INO, "kept"),
+    );
+    make(&ns, kept, "f");
+    let copies = make_dir(&ns, hidden, "copies");
+    for name in [b"one".as_slice(), b"two"] {
+        let to = CloneTo {
+            parent: copies,
+            name,
+            without: Some(copies),
+        };
+        let made = ns.clone_tree(None, ROOT_INO, to, 3).unwrap();
+        let in_it = ns.lookup(made.ino, b"kept").unwrap();
+        ns.lookup(in_it.ino, b"f").unwrap();
+        let in_it = ns.lookup(made.ino, b"hidden").unwrap();
+        assert_eq!((in_it.size, in_it.nlink), (0, 2), "no copy of a copy");
+    }
+    healthy(&ns);
 }
 
 /// However much there is to compare: what writes goes on, and the database comes to rest in between.

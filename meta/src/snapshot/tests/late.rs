@@ -138,6 +138,7 @@ fn nothing_is_restored_nor_cloned_once_the_lease_has_ended() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     // Beginning asks twice, and what comes before the rows are there has to ask again.
     for asked in 0..4 {
@@ -182,10 +183,11 @@ fn a_change_of_many_rows_may_take_longer_than_a_request() {
     ns.checkpoint(ns.acknowledged()).unwrap();
     ns.checkpointer.set_deadline(Duration::from_millis(1));
     let mut is_late = 0;
-    for n in 0..NAMES.len() {
+    for name in NAMES {
         let to = CloneTo {
             parent: ROOT_INO,
-            name: NAMES[n].as_bytes(),
+            name: name.as_bytes(),
+            without: None,
         };
         // What waits before that is given up, and nothing has happened.
         if let Err(error) = ns.clone_tree(None, d, to, 9) {
@@ -214,6 +216,7 @@ fn what_was_taken_back_does_not_happen() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     let taken_back = [
         ns.create_snapshot_on(&order, called("t")).map(drop),
@@ -272,9 +275,9 @@ fn a_restore_of_many_changed_files() {
     }
     let epoch = mark(&ns, "s");
     for (_, inside) in &all {
-        inside
-            .iter()
-            .for_each(|f| drop(write(&ns, *f, 0, 50, 4096 * files)));
+        for f in inside {
+            write(&ns, *f, 0, 50, 4096 * files);
+        }
     }
     ns.checkpoint(ns.acknowledged()).unwrap();
     let (before, _) = memory_kib();
@@ -315,6 +318,7 @@ fn nothing_is_made_that_grows_while_the_disk_is_full() {
     let to = CloneTo {
         parent: ROOT_INO,
         name: b"copy",
+        without: None,
     };
     assert!(ns.reserve.give_up());
     let refused = [

@@ -49,6 +49,7 @@ pub(super) enum Message {
     /// Something wants to run on a mount.
     Occupy {
         name: String,
+        folder: PathBuf,
         who: String,
         reply: Reply<Occupied>,
     },
@@ -128,6 +129,10 @@ impl Supervisor {
             balance_due: false,
             balancing: false,
         }
+    }
+
+    pub(super) fn occupants(&self) -> Occupants {
+        self.occupants.clone()
     }
 
     /// Knows everything that is wanted and everything that runs.
@@ -211,9 +216,14 @@ impl Supervisor {
         match message {
             Message::Add(request, reply) => self.add(request, reply).await,
             Message::Remove { name, sync, reply } => self.remove(&name, sync, reply).await,
-            Message::Occupy { name, who, reply } => {
+            Message::Occupy {
+                name,
+                folder,
+                who,
+                reply,
+            } => {
                 // Who has given up asking does not run, and lets go by that.
-                drop(reply.send(self.occupy(&name, who)));
+                drop(reply.send(self.occupy(&name, &folder, who)));
             }
             Message::Refresh(reply) => {
                 self.refreshing.push(reply);
@@ -340,7 +350,7 @@ impl Supervisor {
     }
 }
 
-pub(super) fn no_such_mount(name: &str) -> ApiError {
+pub(in crate::sidecar) fn no_such_mount(name: &str) -> ApiError {
     ApiError::NotFound(format!(
         "there is no mount {name:?}; GET /mounts lists those there are"
     ))

@@ -1,5 +1,7 @@
 //! Requests: what is wanted is written down before anything is done about it.
 
+use std::path::Path;
+
 use tokio::time::Instant;
 
 use super::super::does_not_run;
@@ -141,11 +143,19 @@ impl Supervisor {
         }
     }
 
-    /// Lets `who` run on a mount that runs itself.
-    pub(super) fn occupy(&self, name: &str, who: String) -> Result<Occupied, ApiError> {
+    /// Lets `who` run in a folder of a mount that runs itself.
+    pub(super) fn occupy(
+        &self,
+        name: &str,
+        folder: &Path,
+        who: String,
+    ) -> Result<Occupied, ApiError> {
         let entry = self.entries.get(name).ok_or_else(|| no_such_mount(name))?;
         match &entry.life.phase {
-            Phase::Mounted { .. } => Ok(self.occupants.enter(name, who, entry.order.path.clone())),
+            Phase::Mounted { .. } => {
+                let path = entry.order.path.clone();
+                self.occupants.enter(name, folder, who, path)
+            }
             _ => Err(does_not_run(name, entry.life.state())),
         }
     }
