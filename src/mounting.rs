@@ -25,6 +25,9 @@ use crate::options::{Access, Addressing, MountOptions, Readdirplus};
 use crate::preflight::Plan;
 use crate::source::{Place, Source};
 
+/// Work that can be taken back until it has begun.
+pub(crate) use weldrfs_fs::Order;
+
 /// Threads that answer the kernel unless `threads` says otherwise: one per processor, within these bounds. Two at
 /// least, so that a wait for the store or the disk does not stop everything else.
 const THREADS_AUTO: std::ops::RangeInclusive<usize> = 2..=8;

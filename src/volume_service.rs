@@ -13,9 +13,7 @@ use weldrfs_control::{
     VolumeBranchRequest, VolumeBranches, VolumeStatus,
 };
 
-use weldrfs_fs::Order;
-
-use crate::mounting::OpenVolume;
+use crate::mounting::{OpenVolume, Order};
 use crate::preflight::Plan;
 
 /// How long a change may take to begin; well below what its answer may take.

@@ -197,15 +197,15 @@ mod tests {
         assert!((23..=24).contains(&hourly.len()), "{hourly:?}");
         let daily = ages(HOURLY_MS + 1, DAILY_MS);
         assert!((6..=7).contains(&daily.len()), "{daily:?}");
-        // Each is the last one of its hour or day.
-        assert!(
-            hourly.iter().all(|at| at % HOUR_MS + step_ms >= HOUR_MS),
-            "{hourly:?}"
-        );
-        assert!(
-            daily.iter().all(|at| at % DAY_MS + step_ms >= DAY_MS),
-            "{daily:?}"
-        );
+        // Each is the last one of its hour or day, but for those that somebody keeps.
+        let is_last = |at: &u64, span_ms: u64| {
+            let later = (1..).map(|n| at + n * step_ms);
+            later
+                .take_while(|later| later / span_ms == at / span_ms)
+                .all(|later| all.iter().any(|s| s.kept && s.made_ms == later))
+        };
+        assert!(hourly.iter().all(|at| is_last(at, HOUR_MS)), "{hourly:?}");
+        assert!(daily.iter().all(|at| is_last(at, DAY_MS)), "{daily:?}");
         assert!(ages(DAILY_MS + 1, u64::MAX / 2).is_empty());
         assert_eq!(all.iter().filter(|s| s.kept).count(), count / 500);
     }
