@@ -13,6 +13,7 @@ mod mount_snapshots;
 mod mounts;
 mod snapshots;
 mod stores;
+mod workflows;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -124,6 +125,11 @@ pub(crate) enum Invocation {
         request: commands::events::Request,
         socket: Option<PathBuf>,
     },
+    Workflows {
+        request: commands::workflows::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -176,6 +182,8 @@ enum Command {
     Exec(Box<exec::ExecArgs>),
     /// Follow what the sidecar tells
     Events(events::EventsArgs),
+    /// Run workflows on a mount of the sidecar, see what they did, and revert it
+    Workflows(workflows::WorkflowsArgs),
     /// Keep one sandbox; started by the sidecar
     #[command(hide = true)]
     Shim { folder: PathBuf, kept: PathBuf },
@@ -367,6 +375,7 @@ impl From<Command> for Invocation {
             Command::Mounts(mounts) => mounts.into(),
             Command::Branches(branches) => branches.into(),
             Command::Events(events) => events.into(),
+            Command::Workflows(workflows) => workflows.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

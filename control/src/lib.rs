@@ -15,22 +15,24 @@ mod wire;
 pub use error::{Advice, ApiError, ErrorBody};
 pub use sandbox::{
     Asked, Attachment, Chunk, ENDED_NAME, Ended, FRAME_MAX, FoundSandbox, Ground,
-    HIDDEN_DIRECTORIES, HIDDEN_FILES, Identity, Limits, NOTE_NAME, Network, Note, ORDER_NAME,
-    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE, ProjectFolder,
-    SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER, SHIM_SOCKET, Sandbox,
-    SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen, Told, cgroup_path,
-    is_sandbox_id, oci_config, read_chunk, write_head,
+    HIDDEN_DIRECTORIES, HIDDEN_FILES, INPUT_NAME, Identity, Limits, NOTE_NAME, Network, Note,
+    ORDER_NAME, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE,
+    ProjectFolder, SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER,
+    SHIM_SOCKET, Sandbox, SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen,
+    Told, cgroup_path, is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList, BranchMade,
-    BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET, CheckedOrder,
-    Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending, Event, ExecExit, ExecLine,
-    ExecRequest, Fixed, FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening,
-    LogLines, MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost,
-    MountList, MountOrder, MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest,
-    MountState, MountSyncRequest, MountSynced, NewToken, PartHealth, Rates, SECRET_MAX,
-    SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile, TokenInfo,
-    UnmountRequest, WallClock, openapi_text, output_bytes, serve_control, without_places,
+    AttemptReport, AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList,
+    BranchMade, BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET,
+    CancelRequest, CheckedOrder, Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending,
+    Event, ExecExit, ExecLine, ExecRequest, Fault, Fixed, FoundMount, Health, HealthParts,
+    HealthStatus, LimitsRequest, Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget,
+    MountDetails, MountDiff, MountHost, MountList, MountOrder, MountRequest, MountRestoreRequest,
+    MountRestored, MountSnapshotRequest, MountState, MountSyncRequest, MountSynced, NewToken,
+    PartHealth, Rates, RevertReport, RevertRequest, RunDetails, RunDiff, RunList, RunState,
+    RunSummary, SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, StepReport,
+    StepRequest, StepState, TOKENS_NAME, TokenFile, TokenInfo, TriggerRequest, UnmountRequest,
+    WallClock, openapi_text, output_bytes, serve_control, without_places, workflow_schema_text,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{

@@ -52,7 +52,7 @@ pub(super) struct ExecArgs {
     command: Vec<String>,
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
         .ok_or("it takes NAME=VALUE".to_owned())?;

@@ -20,6 +20,7 @@ pub(crate) mod sync;
 pub(crate) mod target;
 pub(crate) mod umount;
 pub(crate) mod volumes;
+pub(crate) mod workflows;
 
 use weldrfs_control::{Advice, ApiError};
 

@@ -157,6 +157,7 @@ impl Keeper {
             pid,
             stdout,
             stderr,
+            _feed,
             ..
         } = running;
         let process = open(pid)?;

@@ -7,6 +7,7 @@ mod health;
 mod mounts;
 pub(super) mod page;
 pub(super) mod snapshots;
+mod workflows;
 
 pub(super) use events::{__path_events, events};
 pub(super) use exec::{__path_exec, exec};
@@ -14,6 +15,12 @@ pub(super) use health::{__path_health, __path_metrics, health, metrics, openapi}
 pub(super) use mounts::{
     __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,
     details, list, logs, sync, unmount,
+};
+
+pub(super) use workflows::{
+    __path_cancel_run, __path_diff_run, __path_retry_run, __path_revert, __path_runs,
+    __path_show_run, __path_skip_step, __path_trigger, __path_workflow_schema, cancel_run,
+    diff_run, retry_run, revert, runs, show_run, skip_step, trigger, workflow_schema,
 };
 
 use std::time::Duration;
