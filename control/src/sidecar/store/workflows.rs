@@ -373,8 +373,8 @@ impl Store {
         .await
     }
 
-    /// Snapshots of runs on `mount` that are over and older than the newest `kept` of the project at `path`, at most
-    /// `most` runs: their ids and the names of the snapshots.
+    /// Runs on `mount` that are over, still have snapshots, and are older than the newest `kept` of the project at `path`;
+    /// at most `most`.
     ///
     /// # Errors
     /// [`ApiError::DatabaseUnavailable`].
@@ -384,28 +384,15 @@ impl Store {
         path: &str,
         kept: i64,
         most: u32,
-    ) -> Result<Vec<(String, Vec<String>)>, ApiError> {
+    ) -> Result<Vec<String>, ApiError> {
         let (mount, path) = (mount.to_owned(), path.to_owned());
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
-                "SELECT id, snapshot FROM run WHERE mount = ?1 AND path = ?2 AND live = 0 AND snapshot IS NOT NULL
+                "SELECT id FROM run WHERE mount = ?1 AND path = ?2 AND live = 0 AND snapshot IS NOT NULL
                  ORDER BY seq DESC LIMIT ?4 OFFSET ?3",
             )?;
-            let rows = statement.query_map(params![mount, path, kept, most], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            })?;
-            let mut found = Vec::new();
-            for row in rows {
-                let (id, first) = row?;
-                let mut names = open.db.prepare_cached(
-                    "SELECT snapshot FROM step WHERE run = ?1 AND snapshot IS NOT NULL ORDER BY number",
-                )?;
-                let names = names.query_map([&id], |row| row.get(0))?;
-                let mut all = vec![first];
-                all.extend(names.collect::<rusqlite::Result<Vec<String>>>()?);
-                found.push((id, all));
-            }
-            Ok(found)
+            let ids = statement.query_map(params![mount, path, kept, most], |row| row.get(0))?;
+            ids.collect()
         })
         .await
     }

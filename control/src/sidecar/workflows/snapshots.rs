@@ -73,12 +73,24 @@ pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
     let old = parts
         .store
         .old_snapshots(mount, path, RUNS_KEPT, REMOVED)
-        .await;
+        .await
+        .unwrap_or_default();
     let Ok(volume) = parts.mounts.volume(mount) else {
         return;
     };
-    for (run, names) in old.unwrap_or_default() {
-        for name in names {
+    if old.is_empty() {
+        return;
+    }
+    let Ok(all) = volume.snapshots().await else {
+        return;
+    };
+    for run in old {
+        let own = all
+            .snapshots
+            .iter()
+            .filter(|one| one.owner == OWNER && is_of(&one.name, &run));
+        for one in own {
+            let name = one.name.clone();
             match volume.remove_snapshot(&RemoveRequest { name }).await {
                 // Somebody removed it before.
                 Ok(_) | Err(ApiError::InvalidRequest(_)) => {}
@@ -88,7 +100,36 @@ pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
                 }
             }
         }
-        // An error leaves names of snapshots that are gone; they are removed again the next time.
+        // An error leaves names of snapshots that are gone; they are looked for again the next time.
         drop(parts.store.forget_snapshots(&run).await);
+    }
+}
+
+/// Whether a run made the snapshot `name` for itself: before a step, after one, or before it was reverted.
+fn is_of(name: &str, run: &str) -> bool {
+    let rest = name
+        .strip_prefix("run-")
+        .and_then(|rest| rest.strip_prefix(run));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_told_apart_by_their_run() {
+        for (name, is_its) in [
+            ("run-1a-2", true),
+            ("run-1a-2-build", true),
+            ("run-1a-2-build.3", true),
+            ("run-1a-2.before-revert-1", true),
+            ("run-1a-21", false),
+            ("run-1a-21-build", false),
+            ("release-1", false),
+            ("1a-2", false),
+        ] {
+            assert_eq!(is_of(name, "1a-2"), is_its, "{name}");
+        }
     }
 }

@@ -123,7 +123,7 @@ impl RunLoop {
                 step.attempts.clear();
                 (step.started_ms, step.ended_ms) = (None, None);
                 (step.attempt_ms, step.next_ms, step.error) = (None, None, None);
-                step.settled = false;
+                (step.settled, step.snapshot) = (false, None);
             } else {
                 continue;
             }
