@@ -3,7 +3,8 @@
 //!     cargo run --example s3_server -- [--port N] [--latency-ms N] [--bandwidth-mb N] [--bucket NAME] [DIR]
 //!
 //! Prints its endpoint and keys, then serves until stdin ends or it is stopped. Each line on stdin is a command that is
-//! answered with one line: `counts` with requests and bytes as JSON, `latency N` (milliseconds) with `ok`.
+//! answered with one line: `counts` with requests and bytes as JSON, `bytes PREFIX` with the length of all objects whose
+//! keys begin so, `latency N` (milliseconds) with `ok`.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,11 +49,12 @@ fn main() {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let answer = match line.split_once(' ') {
             None if line == "counts" => counts(&server, &bucket),
+            Some(("bytes", prefix)) => server.bytes_of(&bucket, prefix).to_string(),
             Some(("latency", ms)) if ms.parse::<u64>().is_ok() => {
                 server.set_latency(Duration::from_millis(ms.parse().unwrap()));
                 "ok".into()
             }
-            _ => "this takes: counts, latency N".into(),
+            _ => "this takes: counts, bytes PREFIX, latency N".into(),
         };
         println!("{answer}");
         // A pipe is not flushed at the end of a line.
@@ -77,7 +79,7 @@ fn counts(server: &S3Server, bucket: &str) -> String {
         "list": of(all.list),
         "delete": of(all.delete),
         "objects": server.keys(bucket).len(),
-        "bytes": server.bytes_of(bucket),
+        "bytes": server.bytes_of(bucket, ""),
     })
     .to_string()
 }

@@ -11,8 +11,10 @@ mod events;
 mod exec;
 mod mount_snapshots;
 mod mounts;
+mod previews;
 mod snapshots;
 mod stores;
+mod trash;
 mod workflows;
 
 use std::ffi::{OsStr, OsString};
@@ -21,7 +23,10 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{self, control as sidecar, fsck, mount, restore, snapshot, umount, volumes};
+use crate::commands::{
+    self, control as sidecar, fsck, mount, restore, snapshot, trash as trash_command, umount,
+    volumes,
+};
 use crate::options;
 
 /// Seconds that `umount --sync` waits unless told otherwise.
@@ -79,6 +84,11 @@ pub(crate) enum Invocation {
         to: PathBuf,
         state_dir: Option<PathBuf>,
     },
+    Trash {
+        path: PathBuf,
+        request: trash_command::Request,
+        state_dir: Option<PathBuf>,
+    },
     Restore {
         store: volumes::Store,
         request: restore::Request,
@@ -130,6 +140,11 @@ pub(crate) enum Invocation {
         socket: Option<PathBuf>,
         as_json: bool,
     },
+    Previews {
+        request: commands::previews::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
 }
 
 /// A filesystem for the machines coding agents work on: local speed, kept in an object store.
@@ -168,6 +183,9 @@ enum Command {
     Snapshot(snapshots::SnapshotCommand),
     /// Copy a directory of a mount at once, sharing its content
     Clone(snapshots::CloneArgs),
+    /// List what was removed from a mounted volume, bring it back, or end it for good
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
     /// Check whether a volume is whole, in its store or in the local state; repairs nothing
     Fsck(stores::FsckArgs),
     /// Delete from the store what nothing needs any more; a mount does so every hour
@@ -180,6 +198,8 @@ enum Command {
     Branches(branches::BranchesArgs),
     /// Run a command in a sandbox on a mount of the sidecar; its output and status are this one's
     Exec(Box<exec::ExecArgs>),
+    /// Run apps on mounts of the sidecar, at ports of this machine
+    Previews(previews::PreviewsArgs),
     /// Follow what the sidecar tells
     Events(events::EventsArgs),
     /// Run workflows on a mount of the sidecar, see what they did, and revert it
@@ -367,6 +387,7 @@ impl From<Command> for Invocation {
             },
             Command::Snapshot(command) => command.into(),
             Command::Clone(clone) => clone.into(),
+            Command::Trash(command) => command.into(),
             Command::Volumes(volumes) => volumes.into(),
             Command::Restore(restore) => restore.into(),
             Command::Fsck(fsck) => fsck.into(),
@@ -375,6 +396,7 @@ impl From<Command> for Invocation {
             Command::Mounts(mounts) => mounts.into(),
             Command::Branches(branches) => branches.into(),
             Command::Events(events) => events.into(),
+            Command::Previews(previews) => previews.into(),
             Command::Workflows(workflows) => workflows.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },

@@ -103,6 +103,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             to,
             state_dir,
         } => commands::snapshot::clone(&from, &to, &registry(state_dir)),
+        Invocation::Trash {
+            path,
+            request,
+            state_dir,
+        } => commands::trash::run(&path, request, &registry(state_dir)),
         Invocation::Control { request, state_dir } => {
             commands::control::run(request, state_dir, environment)
         }
@@ -122,6 +127,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => commands::mounts::run(request, socket, as_json, environment),
+        Invocation::Previews {
+            request,
+            socket,
+            as_json,
+        } => commands::previews::run(request, socket, as_json, environment),
         Invocation::MountSnapshots {
             request,
             socket,

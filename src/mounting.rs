@@ -3,6 +3,7 @@
 
 mod branches;
 mod snapshots;
+mod trash;
 
 use std::io;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use weldrfs_control::{
     Behind, BudgetReport, BudgetRequest, CacheStatus, DropReport, GcAmount, GcReport, LastError,
-    LsnStatus, StoreStatus, SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
+    LsnStatus, StoreStatus, SyncReport, TrashStatus, VerbStatus, VolumeIdentity, VolumeStatus,
 };
 
 use crate::bucket::{BucketAccess, Keys};
@@ -118,6 +119,11 @@ impl OpenVolume {
             }),
             inodes: status.inodes,
             used_bytes: status.used_bytes,
+            trash: TrashStatus {
+                inodes: status.trash_inodes,
+                bytes: status.trash_bytes,
+                keep_ms: status.trash_keep_ms,
+            },
             kept_awake_ms: status.kept_awake_ms,
             epoch: status.epoch,
             lease_left_ms: status.lease_left_ms,
@@ -213,6 +219,7 @@ fn volume_config(
             take_over: options.take_over,
             set_aside: options.keep_diverged,
         },
+        trash: options.trash,
         divergent: options.divergent.clone(),
         at_ms: options.at_ms,
     })

@@ -100,6 +100,16 @@ pub(crate) fn lag(status: &VolumeStatus) -> String {
     )
 }
 
+/// What is in the trash.
+fn trash(status: &VolumeStatus) -> String {
+    let trash = &status.trash;
+    let held = format!("{} inodes, {}", trash.inodes, bytes(trash.bytes));
+    match trash.keep_ms {
+        0 => format!("off; {held}"),
+        keep_ms => format!("{held}; what is removed stays for {}", span(keep_ms)),
+    }
+}
+
 /// The status of one volume, several lines.
 pub(crate) fn volume(status: &VolumeStatus) -> String {
     let (volume, lsn, cache) = (&status.volume, &status.lsn, &status.cache);
@@ -135,6 +145,7 @@ pub(crate) fn volume(status: &VolumeStatus) -> String {
         "content",
         format!("{} inodes, {}", status.inodes, bytes(status.used_bytes)),
     );
+    line("trash", trash(status));
     line("store", lag(status));
     line(
         "operations",

@@ -8,8 +8,9 @@ use weldrfs_control::{
     API_VERSION, ApiError, BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport,
     DiffRequest, DropReport, GcReport, RemoveReport, RemoveRequest, SNAPSHOT_DEADLINE,
     SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
-    SyncReport, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches,
-    VolumeStatus,
+    SyncReport, TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest,
+    TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeBranch, VolumeBranchDrop,
+    VolumeBranchRequest, VolumeBranches, VolumeStatus,
 };
 
 use weldrfs_fs::Order;
@@ -150,6 +151,24 @@ impl VolumeApi for VolumeService {
     async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError> {
         let volume = self.volume.clone();
         blocking(move || volume.drop_branch(&request)).await?
+    }
+
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.trash(&request)).await?
+    }
+
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        let volume = self.volume.clone();
+        ordered(move |order| volume.restore_trash(order, &request)).await
+    }
+
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        let volume = self.volume.clone();
+        blocking(move || volume.empty_trash(request)).await?
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

@@ -75,6 +75,7 @@ fn config(dir: &Path) -> VolumeConfig {
         store_wait: weldrfs_fs::StoreWait::Never,
         lease: weldrfs_fs::LeaseTerm::Auto,
         claim: weldrfs_fs::Claim::default(),
+        trash: Duration::from_secs(7 * 86_400),
         divergent: None,
         at_ms: None,
     }

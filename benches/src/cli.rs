@@ -54,6 +54,17 @@ pub(crate) enum Command {
         #[arg(long)]
         idle_seconds: Option<u64>,
     },
+    /// Snapshots, differences, restores and clones of trees of many small files, beside copies
+    Snapshots {
+        #[command(flatten)]
+        common: Common,
+        /// Files of the trees, separated by commas [default: 27000; with --quick 1000]
+        #[arg(long, value_delimiter = ',')]
+        files: Vec<u64>,
+        /// Snapshots kept before, separated by commas [default: 0,10,1000; with --quick 0,10]
+        #[arg(long, value_delimiter = ',')]
+        kept: Vec<u64>,
+    },
     /// Make tables, pages and the figures of the README again from the records of the kept runs
     Report {
         /// Change nothing; fail when something differs
@@ -74,18 +85,18 @@ pub(crate) struct Common {
     /// Small amounts, one round, few targets: about two minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// ext4, weldrfs, floor, juicefs, rclone, s3fs, each also with +low_latency [default: all that there are]
+    /// ext4, weldrfs, weldrfs_file, floor, juicefs, rclone, s3fs, each also with +low_latency [default: all that there are]
     #[arg(long, value_delimiter = ',')]
     pub(crate) targets: Vec<String>,
     /// Measure WeldrFS with these mount options as a target of its own; may be repeated
     #[arg(long = "weldrfs-options", value_name = "OPTIONS")]
     pub(crate) weldrfs_options: Vec<String>,
-    /// Rounds [default: 5; with --quick 1]
+    /// Rounds [default: 5, of snapshots 2; with --quick 1]
     #[arg(long)]
     pub(crate) rounds: Option<u32>,
-    /// Rounds in which juicefs, rclone and s3fs take part
-    #[arg(long, default_value_t = 2)]
-    pub(crate) peer_rounds: u32,
+    /// Rounds in which juicefs, rclone and s3fs take part [default: 2, of snapshots 1]
+    #[arg(long)]
+    pub(crate) peer_rounds: Option<u32>,
     /// How long one step may take, seconds [default: 600; with --quick 60]
     #[arg(long)]
     pub(crate) step_deadline: Option<u64>,

@@ -1,5 +1,5 @@
-//! The benchmark harness: coding workloads, small operations and cold resumes on WeldrFS, on the local disk and on other
-//! file systems in turn; records, tables and plots.
+//! The benchmark harness: coding workloads, small operations, cold resumes and snapshots on WeldrFS, on the local disk and
+//! on other file systems in turn; records, tables and plots.
 //!
 //! It drives programs and mounts as a user does. It must not name WeldrFS' crates: what the parts cost is the business of
 //! the criterion benches beside it.
@@ -17,11 +17,14 @@ mod places;
 mod process;
 mod record;
 mod report;
+mod request;
 mod rounds;
 mod runs;
+mod snapshots;
 mod store;
 mod sys;
 mod target;
+mod tree;
 mod work;
 
 use std::process::ExitCode;
@@ -72,5 +75,10 @@ fn perform(command: Command) -> Result<()> {
             size,
             idle_seconds,
         } => runs::cold(&places, &common, size, idle_seconds),
+        Command::Snapshots {
+            common,
+            files,
+            kept,
+        } => runs::snapshots(&places, &common, files, kept),
     }
 }

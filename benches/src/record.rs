@@ -23,16 +23,18 @@ pub(crate) enum RunKind {
     Coding,
     Ops,
     Cold,
+    Snapshots,
 }
 
 impl RunKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Coding, Self::Ops, Self::Cold];
+    pub(crate) const ALL: [Self; 4] = [Self::Coding, Self::Ops, Self::Cold, Self::Snapshots];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Coding => "coding",
             Self::Ops => "ops",
             Self::Cold => "cold",
+            Self::Snapshots => "snapshots",
         }
     }
 }
@@ -42,7 +44,9 @@ impl RunKind {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     Seconds,
+    Milliseconds,
     PerSecond,
+    Kibibytes,
     Mebibytes,
     Count,
 }
@@ -51,7 +55,9 @@ impl Unit {
     pub(crate) fn shown(self) -> &'static str {
         match self {
             Self::Seconds => "s",
+            Self::Milliseconds => "ms",
             Self::PerSecond => "/s",
+            Self::Kibibytes => "KiB",
             Self::Mebibytes => "MiB",
             Self::Count => "",
         }

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use crate::error::{At, Result};
 use crate::facts::{Commit, Machine};
 use crate::record::{RECORD_VERSION, Run, RunKind, Sample, StepRecord, TargetRecord};
+use crate::report::Spread;
 use crate::target::{Ground, Target, remove};
 
 /// What is to be run.
@@ -30,6 +31,28 @@ pub(crate) struct Notes<'a> {
 }
 
 impl Notes<'_> {
+    /// Several measurements of one step in one turn; shows their median.
+    pub(crate) fn note_all(&mut self, step: &str, values: &[f64]) {
+        if let Some(spread) = Spread::of(values) {
+            let Spread {
+                median,
+                least,
+                most,
+            } = spread;
+            eprintln!(
+                "  {step:<24} {median:>12.3} ({least:.3} to {most:.3}, {} times)",
+                values.len()
+            );
+        }
+        self.samples.extend(values.iter().map(|value| Sample {
+            round: self.round,
+            target: self.target.name.clone(),
+            step: step.to_owned(),
+            value: Some(*value),
+            trouble: None,
+        }));
+    }
+
     /// A measurement, or why there is none.
     pub(crate) fn note(&mut self, step: &str, result: Result<f64>) {
         let ground = &self.plan.ground;

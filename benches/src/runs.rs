@@ -1,6 +1,6 @@
 //! From the command line to a run, and from a run to its folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +16,7 @@ use crate::ops::Amount;
 use crate::places::Places;
 use crate::record::{Run, RunKind};
 use crate::rounds::Plan;
+use crate::snapshots::{self, Amounts};
 use crate::store::Distance;
 use crate::target::{Ground, LOCAL_DISK, MOUNTPOINT, Target, remove};
 use crate::work::tree_sum;
@@ -32,8 +33,17 @@ const ALL_TARGETS: [&str; 8] = [
     "rclone",
     "s3fs",
 ];
+/// Rounds, and those of the peers.
+const ROUNDS: (u32, u32) = (5, 2);
+const SNAPSHOT_ROUNDS: (u32, u32) = (2, 1);
 const QUICK_TARGETS: usize = 4;
 const COLD_TARGETS: [&str; 2] = ["weldrfs", "juicefs"];
+const SNAPSHOT_TARGETS: [&str; 4] = [LOCAL_DISK, "weldrfs", "weldrfs_file", "juicefs"];
+/// Files of the trees that snapshots are made of, and snapshots kept, unless told otherwise.
+const TREES: [u64; 1] = [27_000];
+const KEPT: [u64; 3] = [0, 10, 1_000];
+const QUICK_TREES: [u64; 1] = [1_000];
+const QUICK_KEPT: [u64; 2] = [0, 10];
 /// Files written and flushed when small operations are measured.
 const FSYNCS: u64 = 500;
 const TREE_DEADLINE: Duration = Duration::from_secs(600);
@@ -131,6 +141,48 @@ pub(crate) fn cold(
     finish(places, common, cold_resume::run(&plan, &resume)?)
 }
 
+/// Snapshots and copies of trees.
+pub(crate) fn snapshots(
+    places: &Places,
+    common: &Common,
+    files: Vec<u64>,
+    kept: Vec<u64>,
+) -> Result<()> {
+    let mut plan = plan(places, common, RunKind::Snapshots)?;
+    let or = |given: Vec<u64>, full: &[u64], quick: &[u64]| match (given.is_empty(), common.quick) {
+        (false, _) => given.into_iter().collect(),
+        (true, false) => full.iter().copied().collect(),
+        (true, true) => quick.iter().copied().collect::<BTreeSet<u64>>(),
+    };
+    let amounts = Amounts {
+        files: or(files, &TREES, &QUICK_TREES).into_iter().collect(),
+        kept: or(kept, &KEPT, &QUICK_KEPT).into_iter().collect(),
+        changed: 1_000,
+        commands: if common.quick { 5 } else { 20 },
+        requests: if common.quick { 20 } else { 50 },
+        writes: if common.quick { 500 } else { 3_000 },
+        repeats: if common.quick { 2 } else { 3 },
+        writer_seconds: if common.quick { 0.5 } else { 2.0 },
+        limit: common.limit(),
+        peer_limit: common.peer_limit(),
+    };
+    let sensible = amounts.files.iter().all(|n| (100..=1_000_000).contains(n))
+        && amounts.kept.iter().all(|n| *n <= 100_000);
+    ensure(sensible, || {
+        "--files takes 100 to 1,000,000, --kept 0 to 100,000".into()
+    })?;
+    let told = [
+        ("files", format!("{:?}", amounts.files)),
+        ("kept", format!("{:?}", amounts.kept)),
+        ("changed", amounts.changed.to_string()),
+        ("writes", amounts.writes.to_string()),
+        ("writer_seconds", amounts.writer_seconds.to_string()),
+    ];
+    plan.settings
+        .extend(told.map(|(name, value)| (name.to_owned(), value)));
+    finish(places, common, snapshots::run(&plan, &amounts)?)
+}
+
 /// What the first machine put into the volume: a clone, and an application with its packages.
 fn tree(inputs: &Inputs, scratch: &Path) -> Result<PathBuf> {
     let tree = scratch.join("tree");
@@ -181,12 +233,17 @@ fn plan(places: &Places, common: &Common, kind: RunKind) -> Result<Plan> {
     };
     clean_up_when_stopped(&ground)?;
     let targets = targets(common, kind)?;
-    let rounds = common.or(common.rounds, 5, 1);
+    let (rounds, peer_rounds) = match kind {
+        RunKind::Snapshots => SNAPSHOT_ROUNDS,
+        _ => ROUNDS,
+    };
+    let rounds = common.or(common.rounds, rounds, 1);
+    let peer_rounds = common.peer_rounds.unwrap_or(peer_rounds);
     ensure(rounds > 0, || "--rounds takes 1 or more".into())?;
     let settings = [
         ("quick", common.quick.to_string()),
         ("rounds", rounds.to_string()),
-        ("peer_rounds", common.peer_rounds.min(rounds).to_string()),
+        ("peer_rounds", peer_rounds.min(rounds).to_string()),
         ("step_deadline_s", common.limit().as_secs().to_string()),
         ("peer_deadline_s", common.peer_limit().as_secs().to_string()),
         ("store_latency_ms", common.store_latency_ms.to_string()),
@@ -198,7 +255,7 @@ fn plan(places: &Places, common: &Common, kind: RunKind) -> Result<Plan> {
         ground,
         targets,
         rounds,
-        peer_rounds: common.peer_rounds,
+        peer_rounds,
         settings: settings
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
@@ -220,6 +277,7 @@ fn clean_up_when_stopped(ground: &Ground) -> Result<()> {
 fn targets(common: &Common, kind: RunKind) -> Result<Vec<Target>> {
     let default = match (kind, common.quick) {
         (RunKind::Cold, _) => &COLD_TARGETS[..],
+        (RunKind::Snapshots, _) => &SNAPSHOT_TARGETS[..],
         (_, true) => &ALL_TARGETS[..QUICK_TARGETS],
         (_, false) => &ALL_TARGETS[..],
     };

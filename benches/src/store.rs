@@ -139,6 +139,15 @@ impl Store {
         Ok(Some(counts))
     }
 
+    /// Length of all objects whose keys begin so; `None` where nobody counts.
+    pub(crate) fn bytes(&mut self, prefix: &str) -> Result<Option<u64>> {
+        let Some(answer) = self.ask(&format!("bytes {prefix}"))? else {
+            return Ok(None);
+        };
+        let wrong = || Error::Wrong(format!("the S3 server said {answer:?}, not a number"));
+        answer.trim().parse().map(Some).map_err(|_| wrong())
+    }
+
     /// Moves the store.
     pub(crate) fn set_latency(&mut self, ms: u64) -> Result<()> {
         self.ask(&format!("latency {ms}")).map(drop)

@@ -35,6 +35,27 @@ fn sectors(line: &str) -> u64 {
         .sum()
 }
 
+/// Length of all files below a folder. What is removed meanwhile does not count.
+pub(crate) fn bytes_below(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.at(&folder)?.path();
+            match path.symlink_metadata() {
+                Ok(found) if found.is_dir() => waiting.push(path),
+                Ok(found) => bytes += found.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).at(&path),
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// Raises the kernel's read-ahead of a FUSE mount. A hint: failing to give it is no error.
 pub(crate) fn raise_read_ahead(mount: &Path, kib: &str) {
     if let Ok(found) = std::fs::metadata(mount) {
@@ -50,6 +71,16 @@ pub(crate) fn raise_read_ahead(mount: &Path, kib: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_all_files_below_a_folder_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("c"), "12345").unwrap();
+        std::fs::write(folder.path().join("d"), "678").unwrap();
+        assert_eq!(bytes_below(folder.path()).unwrap(), 8);
+    }
 
     #[test]
     fn sectors_are_read_from_old_and_new_kernels() {

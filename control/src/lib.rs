@@ -22,17 +22,20 @@ pub use sandbox::{
     Told, cgroup_path, is_sandbox_id, oci_config, read_chunk, write_head,
 };
 pub use sidecar::{
-    AttemptReport, AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch, BranchList,
-    BranchMade, BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER, CONTROL_SOCKET,
-    CancelRequest, CheckedOrder, Clock, CommandLine, Credentials, DiffStat, EXECS_MAX, Ending,
-    Event, ExecExit, ExecLine, ExecRequest, Fault, Fixed, FoundMount, Health, HealthParts,
-    HealthStatus, LimitsRequest, Listening, LogLines, MOUNTS_MAX, Machine, Mount, MountBudget,
-    MountDetails, MountDiff, MountHost, MountList, MountOrder, MountRequest, MountRestoreRequest,
-    MountRestored, MountSnapshotRequest, MountState, MountSyncRequest, MountSynced, NewToken,
-    PartHealth, Rates, RevertReport, RevertRequest, RunDetails, RunDiff, RunList, RunState,
-    RunSummary, SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, StepReport,
-    StepRequest, StepState, TOKENS_NAME, TokenFile, TokenInfo, TriggerRequest, UnmountRequest,
-    WallClock, openapi_text, output_bytes, serve_control, without_places, workflow_schema_text,
+    AllowedHost, AttemptReport, AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch,
+    BranchList, BranchMade, BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER,
+    CONTROL_SOCKET, CancelRequest, CheckedOrder, Clock, CommandLine, Credentials, DiffStat,
+    EXECS_MAX, Ending, Event, ExecExit, ExecLine, ExecRequest, Fault, Fixed, FoundMount, Health,
+    HealthParts, HealthStatus, LimitsRequest, Listening, LogLines, MOUNTS_MAX, Machine, Mount,
+    MountBudget, MountDetails, MountDiff, MountHost, MountList, MountOrder, MountRequest,
+    MountRestoreRequest, MountRestored, MountSnapshotRequest, MountState, MountSyncRequest,
+    MountSynced, NewToken, PartHealth, Preview, PreviewEnd, PreviewList, PreviewLog,
+    PreviewLogLine, PreviewPorts, PreviewRequest, PreviewSettings, PreviewState,
+    PreviewStopRequest, PreviewUse, Rates, RestartPolicy, RevertReport, RevertRequest, RunDetails,
+    RunDiff, RunList, RunState, RunSummary, SECRET_MAX, SandboxSettings, SecretFolder, Settings,
+    StartError, StepReport, StepRequest, StepState, TOKENS_NAME, TokenFile, TokenInfo,
+    TriggerRequest, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
+    without_places, workflow_schema_text,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{
@@ -42,6 +45,8 @@ pub use volume::{
     GcAmount, GcReport, GcRequest, LastError, LsnStatus, RemoveReport, RemoveRequest,
     SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SYNC_DEADLINE_MAX, SnapshotInfo, SnapshotList,
     SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest, StoreStatus, SyncReport,
-    SyncRequest, VerbStatus, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest,
-    VolumeBranches, VolumeClient, VolumeIdentity, VolumeStatus, path_text, serve_volume,
+    SyncRequest, TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest, TrashStatus, VerbStatus, VolumeApi,
+    VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches, VolumeClient,
+    VolumeIdentity, VolumeStatus, path_text, serve_volume,
 };

@@ -46,6 +46,12 @@ pub enum FsError {
         /// The path, below the root.
         path: String,
     },
+    /// The trash does not have what was asked for.
+    #[error("the trash has no {0}")]
+    NotInTrash(String),
+    /// Something is where a thing from the trash would go.
+    #[error("something is at {0} now; give another name, or move it away")]
+    TrashPlaceTaken(String),
     /// Something was restored, and what was written into replaced files meanwhile is not in the snapshot of what was before.
     #[error(
         "the restore is done, but what programs wrote into replaced files meanwhile could not be put into the snapshot \
@@ -77,8 +83,8 @@ impl FsError {
             Self::Damaged(_) => libc::EIO,
             Self::InSnapshot => libc::EROFS,
             Self::OtherState => libc::EXDEV,
-            Self::NoSnapshot(_) | Self::NotInSnapshot { .. } => libc::ENOENT,
-            Self::SnapshotExists(_) => libc::EEXIST,
+            Self::NoSnapshot(_) | Self::NotInSnapshot { .. } | Self::NotInTrash(_) => libc::ENOENT,
+            Self::SnapshotExists(_) | Self::TrashPlaceTaken(_) => libc::EEXIST,
         }
     }
 

@@ -14,6 +14,7 @@ pub use adapter::{FuseMount, FuseSettings, MountError, Readdirplus, Unmounter};
 pub use clock::{Clock, KernelClock, ManualClock, SystemClock};
 pub use engine::{
     Attr, BRANCHES, Branched, Caller, DirEntry, Engine, Kind, SnapshotNames, StatFs, StoreWait,
+    TrashFigures, TrashTarget,
 };
 pub use error::FsError;
 pub use volume::{
@@ -28,5 +29,5 @@ pub use weldrfs_blockstore::{
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
     AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, Order, ROOT_INO,
-    RenameFlags, Restored, Snapshot, TimeSet, XattrMode,
+    RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
 };

@@ -197,6 +197,8 @@ impl NodeState {
             | Change::GrowLocation { .. }
             | Change::PutOrphan(_)
             | Change::DelOrphan(_)
+            | Change::PutTrash(_)
+            | Change::DelTrash { .. }
             | Change::PutSnapshot { .. }
             | Change::Bulk(_) => {}
         }

@@ -1,7 +1,7 @@
 //! A change: the smallest thing an operation does to the tables. A journal record is a list of them, applied in order.
 
 use crate::ids::{Epoch, ExtentId, Ino};
-use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name};
+use crate::rows::{Dirent, ExtentRow, InodeRow, Location, Name, TrashRow};
 use crate::snapshot::NewSnapshot;
 
 /// One change of one row (or of one file's rows from an offset on).
@@ -88,6 +88,17 @@ pub enum Change {
     PutOrphan(Ino),
     /// The inode has a name again.
     DelOrphan(Ino),
+    /// A name that was removed is in the trash; one without another name lives as long as that.
+    PutTrash(TrashRow),
+    /// A name is not in the trash any more.
+    DelTrash {
+        /// What it named.
+        ino: Ino,
+        /// The directory that it was in.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
     /// From here on the rows belong to another epoch. The only change of its record.
     PutSnapshot {
         /// Its epoch: greater than every other one's.

@@ -4,7 +4,7 @@
 
 use crate::changes::Change;
 use crate::ids::{Cookie, Epoch, ExtentId, Ino};
-use crate::rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place};
+use crate::rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, TrashRow};
 use crate::snapshot::NewSnapshot;
 
 const PUT_INODE: u8 = 1;
@@ -23,6 +23,8 @@ const PUT_ORPHAN: u8 = 13;
 const DEL_ORPHAN: u8 = 14;
 const PUT_SNAPSHOT: u8 = 15;
 const BULK: u8 = 16;
+const PUT_TRASH: u8 = 17;
+const DEL_TRASH: u8 = 18;
 
 const IN_SEGMENT: u8 = 0;
 const IN_PACK: u8 = 1;
@@ -127,6 +129,18 @@ fn encode_one(change: &Change, out: &mut Vec<u8>) {
         }
         Change::PutOrphan(ino) => tagged(out, PUT_ORPHAN, ino.0),
         Change::DelOrphan(ino) => tagged(out, DEL_ORPHAN, ino.0),
+        Change::PutTrash(row) => {
+            tagged(out, PUT_TRASH, row.ino.0);
+            u64le(out, row.parent.0);
+            u64le(out, row.deleted_ms);
+            out.extend_from_slice(&row.dir_mtime_ns.to_le_bytes());
+            bytes16(out, &row.name);
+        }
+        Change::DelTrash { ino, parent, name } => {
+            tagged(out, DEL_TRASH, ino.0);
+            u64le(out, parent.0);
+            bytes16(out, name);
+        }
         Change::PutSnapshot {
             epoch,
             next_ino,
@@ -262,6 +276,18 @@ fn decode_one(r: &mut Reader<'_>) -> Result<Change, CodecError> {
         },
         PUT_ORPHAN => Change::PutOrphan(Ino(id)),
         DEL_ORPHAN => Change::DelOrphan(Ino(id)),
+        PUT_TRASH => Change::PutTrash(TrashRow {
+            ino: Ino(id),
+            parent: Ino(r.u64()?),
+            deleted_ms: r.u64()?,
+            dir_mtime_ns: r.u64()? as i64,
+            name: r.name()?.into(),
+        }),
+        DEL_TRASH => Change::DelTrash {
+            ino: Ino(id),
+            parent: Ino(r.u64()?),
+            name: r.name()?.into(),
+        },
         PUT_SNAPSHOT => {
             let (next_ino, made_ms, kept) = (Ino(r.u64()?), r.u64()?, r.bool()?);
             let (name, owner, note) = (r.text()?, r.text()?, r.text()?);
@@ -492,13 +518,28 @@ pub(crate) mod tests {
                 name: name.clone(),
                 value: vec![0, 1],
             },
-            Change::DelXattr { ino: Ino(7), name },
+            Change::DelXattr {
+                ino: Ino(7),
+                name: name.clone(),
+            },
             Change::PutSymlink {
                 ino: Ino(9),
                 target: b"t".to_vec(),
             },
             Change::PutOrphan(Ino(7)),
             Change::DelOrphan(Ino(7)),
+            Change::PutTrash(TrashRow {
+                ino: Ino(7),
+                parent: Ino(1),
+                name: name.clone(),
+                deleted_ms: 11,
+                dir_mtime_ns: -12,
+            }),
+            Change::DelTrash {
+                ino: Ino(7),
+                parent: Ino(1),
+                name,
+            },
             Change::PutSnapshot {
                 epoch: Epoch(3),
                 next_ino: Ino(10),

@@ -58,8 +58,11 @@ impl Namespace {
         &self,
         look: impl FnOnce(&Cut<'_>) -> T + Send + 'static,
     ) -> Result<T> {
+        let next_ino = self.numbers.next_ino();
         self.checkpoint(self.acknowledged())?;
-        self.checkpointer.look(look)
+        let looked = self.checkpointer.look(look)?;
+        self.grown_up(next_ino);
+        Ok(looked)
     }
 }
 

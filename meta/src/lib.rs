@@ -24,6 +24,7 @@ mod settings;
 mod snapshot;
 mod sqlite;
 mod startup;
+mod trash;
 
 pub use changes::Change;
 pub use check::{CheckReport, Finding, RestedDatabase};
@@ -37,11 +38,16 @@ pub use namespace::{
     AttrChange, DirEntry, ExtendSums, FallocMode, Namespace, NewNode, RenameFlags, SeekTo, TimeSet,
     Usage, WriteAt, XattrMode,
 };
-pub use rows::{Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, kind_of_mode};
+pub use rows::{
+    Dirent, ExtentRow, InodeRow, Location, MAX_NAME_BYTES, Place, TrashRow, kind_of_mode,
+};
 pub use settings::{DataBarrier, MetaSettings, Permit};
 pub use snapshot::{
     CloneTo, Difference, EntryChange, NewSnapshot, Order, Restored, Snapshot, SnapshotView,
 };
 pub use sqlite::{
     Dead, Own, PackRow, PackUsage, Packed, SCHEMA_VERSION, add_dead_packs, settle_restored,
+};
+pub use trash::{
+    MAX_TRASH_BYTES, MAX_TRASH_NAMES, PurgeLimits, Purged, RestoredTrash, TrashEntry, TrashRestore,
 };

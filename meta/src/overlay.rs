@@ -26,6 +26,13 @@ pub(crate) struct FileOverlay {
     pub(crate) runs: BTreeMap<u64, Option<ExtentRow>>,
 }
 
+/// When a name was removed, see [`TrashRow`](crate::rows::TrashRow).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removed {
+    pub(crate) deleted_ms: u64,
+    pub(crate) dir_mtime_ns: i64,
+}
+
 /// One generation.
 #[derive(Default, Debug)]
 pub(crate) struct Generation {
@@ -36,6 +43,8 @@ pub(crate) struct Generation {
     pub(crate) xattrs: FxHashMap<Ino, FxHashMap<Name, Option<Vec<u8>>>>,
     pub(crate) symlinks: FxHashMap<Ino, Vec<u8>>,
     pub(crate) orphans: FxHashMap<Ino, bool>,
+    /// By what they named, their directory and the name: the rest of the row, if the name is in the trash.
+    pub(crate) trash: BTreeMap<(Ino, Ino, Name), Option<Removed>>,
     /// Inodes that no older generation has ever heard of, so that their end leaves no trace.
     born: FxHashSet<Ino>,
     /// A snapshot that was made just before everything else in it.
@@ -128,6 +137,14 @@ impl Generation {
             Change::DelOrphan(ino) => {
                 self.orphans.insert(*ino, false);
             }
+            Change::PutTrash(row) => {
+                let removed = Removed {
+                    deleted_ms: row.deleted_ms,
+                    dir_mtime_ns: row.dir_mtime_ns,
+                };
+                self.put_trash(row.ino, row.parent, &row.name, Some(removed));
+            }
+            Change::DelTrash { ino, parent, name } => self.put_trash(*ino, *parent, name, None),
             // Its generation is sealed by whoever holds them all.
             Change::PutSnapshot { .. } | Change::Bulk(_) => {}
         }
@@ -172,6 +189,20 @@ impl Generation {
             .entry(ino)
             .or_default()
             .insert(Arc::clone(name), value);
+    }
+
+    fn put_trash(&mut self, ino: Ino, parent: Ino, name: &Name, row: Option<Removed>) {
+        let key = (ino, parent, Arc::clone(name));
+        if self.trash.insert(key, row).is_none() {
+            self.bytes += ROW_BYTES + name.len();
+        }
+    }
+
+    /// Whether there is anything about an inode's names in the trash.
+    fn has_trash(&self, ino: Ino) -> bool {
+        let least = (ino, Ino(0), Name::from(&[][..]));
+        let next = self.trash.range(least..).next();
+        next.is_some_and(|((found, ..), _)| *found == ino)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -310,6 +341,12 @@ impl Overlay {
     pub(crate) fn location(&self, extent: ExtentId) -> Option<Arc<Location>> {
         let g = self.generations.read();
         g.newest(|g| g.locations.get(&extent).cloned())
+    }
+
+    /// Whether anything about an inode's names in the trash is not in SQLite yet.
+    pub(crate) fn has_trash(&self, ino: Ino) -> bool {
+        let g = self.generations.read();
+        g.newest(|g| g.has_trash(ino).then_some(())).is_some()
     }
 
     pub(crate) fn symlink(&self, ino: Ino) -> Option<Vec<u8>> {

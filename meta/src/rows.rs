@@ -45,7 +45,7 @@ pub struct InodeRow {
     pub ctime_ns: i64,
     /// Birth.
     pub btime_ns: i64,
-    /// Directory: its parent (the root's is itself). Otherwise 0.
+    /// Directory: its parent (the root's is itself). In the trash: the directory that it was in last. Otherwise 0.
     pub parent: Ino,
     /// Directory: sum of the hashes of its entries, see [`Dirent::hash`].
     pub entries_hash: u64,
@@ -67,6 +67,11 @@ impl InodeRow {
     /// Whether this is a symbolic link.
     pub fn is_symlink(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
+
+    /// Whether this is in the trash, for anything but a directory. Of a directory the row alone does not tell.
+    pub(crate) fn is_trashed_file(&self) -> bool {
+        self.nlink == 0 && self.parent != Ino(0) && !self.is_dir()
     }
 
     /// The file type as in `d_type`.
@@ -113,6 +118,21 @@ pub struct ExtentRow {
     pub extent: ExtentId,
     /// Offset in the extent, bytes.
     pub extent_offset: u64,
+}
+
+/// A name in the trash: an entry that was removed, and what it named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrashRow {
+    /// What it named.
+    pub ino: Ino,
+    /// The directory that it was in.
+    pub parent: Ino,
+    /// The name.
+    pub name: Arc<[u8]>,
+    /// When it was removed, milliseconds since 1970.
+    pub deleted_ms: u64,
+    /// When the directory's content had last changed before, nanoseconds since 1970.
+    pub dir_mtime_ns: i64,
 }
 
 /// Where an extent's bytes lie. The numbers belong to whoever stores bytes; here they are opaque.

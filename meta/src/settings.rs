@@ -41,6 +41,8 @@ pub struct MetaSettings {
     pub boot_id: [u8; 16],
     /// Nothing is changed but what recovery has to bring into SQLite.
     pub read_only: bool,
+    /// What is removed goes to the trash.
+    pub trash: bool,
 }
 
 impl Default for MetaSettings {
@@ -55,6 +57,7 @@ impl Default for MetaSettings {
             seed: 0,
             boot_id: [0; 16],
             read_only: false,
+            trash: true,
         }
     }
 }

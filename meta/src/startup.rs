@@ -22,7 +22,8 @@ use crate::rows::Location;
 use crate::settings::{DataBarrier, MetaSettings};
 use crate::snapshot::Snapshots;
 use crate::sqlite::open::{self, Readers, named};
-use crate::sqlite::{read, write};
+use crate::sqlite::{read, trash, write};
+use crate::trash::Trash;
 
 /// Replay writes to SQLite whenever this much waits in memory.
 const REPLAY_BATCH_BYTES: usize = 32 << 20;
@@ -61,6 +62,7 @@ impl Namespace {
             settings.seed,
         )?;
         let (inodes, bytes) = named(read::totals(&connection))?;
+        let held = named(trash::held(&connection))?;
         let snapshots = Snapshots::new(named(read::snapshots(&connection))?);
         let namespace = Arc::new(Self {
             journal,
@@ -72,6 +74,7 @@ impl Namespace {
             commit: Mutex::new(CommitState {
                 next_epoch: replayed.next_epoch,
                 fragmented: Default::default(),
+                young_dirs: Default::default(),
             }),
             numbers: Numbers {
                 ino: AtomicU64::new(replayed.next_ino),
@@ -88,6 +91,7 @@ impl Namespace {
             read_only: Mutex::new(None),
             permit: OnceLock::new(),
             reserve: Reserve::new(&settings.dir),
+            trash: Trash::new(settings.trash, replayed.next_ino, held),
             settings,
         });
         if named(read::inode(&connection, ROOT_INO))?.is_none() {

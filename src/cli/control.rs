@@ -62,6 +62,15 @@ pub(super) struct ControlArgs {
     /// Another folder of the machine that sandboxes see as an empty one; may be given several times
     #[arg(long, value_name = "DIR")]
     hide: Vec<PathBuf>,
+    /// Address that the ports of previews are opened on; 0.0.0.0 for all
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    preview_address: std::net::IpAddr,
+    /// The ports of this machine that previews get
+    #[arg(long, value_name = "FIRST-LAST", default_value = "3000-3019", value_parser = control::ports)]
+    preview_ports: (u16, u16),
+    /// A host that isolated previews may reach: NAME, *.NAME, or with :PORT for another one than 443; may be given several times
+    #[arg(long, value_name = "HOST")]
+    allow_host: Vec<weldrfs_control::AllowedHost>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = control::log_level)]
     log_level: crate::options::LogLevel,
@@ -161,6 +170,14 @@ impl From<ControlArgs> for Invocation {
                     max_execs: usize::try_from(args.max_execs).unwrap_or(usize::MAX),
                     runtimes: args.runtime,
                     hidden: args.hide,
+                    previews: weldrfs_control::PreviewSettings {
+                        ports: weldrfs_control::PreviewPorts {
+                            address: args.preview_address,
+                            first: args.preview_ports.0,
+                            last: args.preview_ports.1,
+                        },
+                        allowed: args.allow_host,
+                    },
                     log_level: args.log_level,
                 },
                 state_dir: args.state.state_dir,

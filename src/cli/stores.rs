@@ -82,7 +82,7 @@ pub(super) struct GcArgs {
     state: StateDir,
 }
 
-fn moment_of(text: &str) -> Result<u64, String> {
+pub(super) fn moment_of(text: &str) -> Result<u64, String> {
     moment::parse(text, SystemTime::now()).ok_or_else(|| format!("it takes {}", moment::FORMS))
 }
 

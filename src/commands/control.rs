@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use weldrfs_control::{
-    AuthSettings, BlockingControlClient, CONTROL_FOLDER, CONTROL_SOCKET, Machine, MountHost, Rates,
-    SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError, TOKENS_NAME, TokenFile,
-    WallClock, serve_control,
+    AuthSettings, BlockingControlClient, CONTROL_FOLDER, CONTROL_SOCKET, Machine, MountHost,
+    PreviewSettings, Rates, SECRET_MAX, SandboxSettings, SecretFolder, Settings, StartError,
+    TOKENS_NAME, TokenFile, WallClock, serve_control,
 };
 
 use super::api_failure;
@@ -54,6 +54,7 @@ pub(crate) struct Request {
     pub(crate) runtimes: Vec<String>,
     /// Folders that are hidden from sandboxes beside the usual ones.
     pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) previews: PreviewSettings,
     pub(crate) log_level: LogLevel,
 }
 
@@ -76,6 +77,15 @@ pub(crate) enum TokenRequest {
 /// Understands `--log-level`.
 pub(crate) fn log_level(text: &str) -> Result<LogLevel, String> {
     LogLevel::named(text).ok_or_else(|| "it takes error, warn, info, debug or trace".into())
+}
+
+/// Understands `--preview-ports`.
+pub(crate) fn ports(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let ports = first.parse().ok().zip(last.parse().ok());
+    ports
+        .filter(|&(first, last): &(u16, u16)| first > 0 && first <= last)
+        .ok_or_else(|| "it takes FIRST-LAST, such as 3000-3019".into())
 }
 
 /// Serves until a signal ends it.
@@ -200,6 +210,7 @@ fn settings(
         workspace,
         keep_credentials: request.keep_credentials,
         sandboxes,
+        previews: request.previews,
         folder,
     })
 }

@@ -322,6 +322,18 @@ const TABLE: &[Known] = &[
          one a day for a week (default: 1000)",
     ),
     value(
+        "trash",
+        "off, seconds, or a time with a unit (s, m, h, d), from 1m to 3650d",
+        |o, text| {
+            o.trash = match text {
+                "off" | "0" => Duration::ZERO,
+                _ => span(text, 60_000, 3_650 * 86_400_000)?,
+            };
+            Some(())
+        },
+        "how long what is removed stays in the trash; off: it does not go there, and what is there ends (default: 7d)",
+    ),
+    value(
         "lease",
         "auto or manual",
         |o, text| {

@@ -139,6 +139,8 @@ pub(crate) struct MountOptions {
     pub(crate) low_latency: bool,
     /// Whether the root lists `.snapshots`.
     pub(crate) show_snapshots: bool,
+    /// How long what is removed stays in the trash; zero: it does not go there.
+    pub(crate) trash: Duration,
     /// How often an automatic snapshot is made; `None`: never.
     pub(crate) snapshot_interval: Option<Duration>,
     /// Most automatic snapshots that are kept.
@@ -193,6 +195,7 @@ impl Default for MountOptions {
             kernel_writeback: false,
             low_latency: true,
             show_snapshots: false,
+            trash: TRASH_KEPT,
             snapshot_interval: None,
             snapshot_most: 1000,
             s3: S3Options::default(),
@@ -209,6 +212,9 @@ impl Default for MountOptions {
         }
     }
 }
+
+/// How long what is removed stays in the trash unless told otherwise: seven days.
+const TRASH_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// What to do with an option that is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

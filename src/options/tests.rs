@@ -109,6 +109,11 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("snapshot_most", &["0", "9000"], &["", "9001", "-1", "x"]),
     ("low_latency", &["auto", "off"], &["", "on", "2"]),
+    (
+        "trash",
+        &["7d", "off", "0", "1m", "86400", "3650d"],
+        &["", "on", "-1d", "59s", "4000d", "never"],
+    ),
     ("lease", &["auto", "manual"], &["", "on", "15m"]),
     ("diverged", &["refuse", "keep"], &["", "on"]),
     ("at", &["30m", "2026-11-22T10:15:00Z"], &["", "5", "noon"]),
@@ -206,7 +211,7 @@ fn values_arrive_where_they_belong() {
         "ro,nosuid,nodev,noexec,noatime,nodiratime,sync,dirsync,allow_other,fsname=vol,foreground,log_level=debug,\
          state_dir=/s,cache_dir=/c,cache_size=100,frame_cache=5,free_space_ratio=5%,staging_limit=1G,\
          checkpoint_interval=250ms,read_deadline=5,attr_timeout=1,entry_timeout=2,negative_timeout=3,max_write=64K,\
-         max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,low_latency=off,show_snapshots,snapshot_interval=5m,snapshot_most=7,endpoint=http://h:1,region=r,\
+         max_readahead=4096,threads=3,no_open=off,no_opendir=off,readdirplus=on,kernel_writeback,low_latency=off,show_snapshots,snapshot_interval=5m,snapshot_most=7,trash=2d,endpoint=http://h:1,region=r,\
          access_key_id=i,secret_access_key=s,session_token=t,credentials_file=/f,profile=p,path_style,conditional_writes=off,\
          max_uploads=9,upload_delay=1m,fsync=remote,writeback=off,lease=manual,take_over,diverged=keep,divergent=d,at=1970-01-01T00:00:01Z",
     );
@@ -246,6 +251,7 @@ fn values_arrive_where_they_belong() {
         kernel_writeback: true,
         low_latency: false,
         show_snapshots: true,
+        trash: Duration::from_secs(2 * 86_400),
         snapshot_interval: Some(Duration::from_secs(300)),
         snapshot_most: 7,
         s3: S3Options {

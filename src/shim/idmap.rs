@@ -45,12 +45,12 @@ fn of_child(child: i32, ready: &OwnedFd, pairs: &[(Identity, Identity)]) -> io::
     if rustix::io::read(ready, &mut made)? != 1 || made != [1] {
         return Err(io::Error::other("no user namespace can be made"));
     }
-    let number: [(&str, fn(Identity) -> u32); 2] =
-        [("uid_map", |who| who.uid), ("gid_map", |who| who.gid)];
-    for (map, number) in number {
-        let line =
-            |(of, shown): &(Identity, Identity)| format!("{} {} 1\n", number(*of), number(*shown));
-        let lines: String = pairs.iter().map(line).collect();
+    for (map, is_user) in [("uid_map", true), ("gid_map", false)] {
+        let number = |who: &Identity| if is_user { who.uid } else { who.gid };
+        let lines: String = pairs
+            .iter()
+            .map(|(of, shown)| format!("{} {} 1\n", number(of), number(shown)))
+            .collect();
         // The kernel takes all of it at once or nothing.
         std::fs::write(format!("/proc/{child}/{map}"), lines)?;
     }

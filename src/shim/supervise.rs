@@ -37,6 +37,8 @@ const NOTE_AGAIN: Duration = Duration::from_secs(2);
 const FIRST_CLIENT: Duration = Duration::from_secs(15);
 /// How long output is waited for after the command has ended and everything with it.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// How long after the end clients are waited for that have come while the container was started.
+const COMING: Duration = Duration::from_millis(100);
 /// How long clients may take to read the end of it before the shim ends.
 const LAST_READ: Duration = Duration::from_secs(60);
 /// Bytes read at once.
@@ -354,6 +356,9 @@ impl Keeper {
         let ended = self.ended.clone();
         self.told(|telling| telling.ended = Some(ended));
         // Whoever comes now hears it too, until the one it was for has read it.
+        while let Ok(Ok((stream, _))) = timeout(COMING, self.listener.accept()).await {
+            self.accept(stream);
+        }
         let rest = async {
             while self.clients.is_empty() && self.holds && !self.had_client {
                 let Ok((stream, _)) = self.listener.accept().await else {

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
@@ -18,6 +19,7 @@ const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/t
 
 enum Wanted {
     Socket(bool),
+    Listener(u16),
     Listening,
 }
 
@@ -78,6 +80,13 @@ impl SandboxNetwork for Inside {
         }
     }
 
+    fn listen(&self, port: u16) -> io::Result<OwnedFd> {
+        match self.ask(Wanted::Listener(port))? {
+            Made::Socket(socket) => Ok(socket),
+            Made::Listening(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     fn listening(&self) -> io::Result<Vec<u16>> {
         match self.ask(Wanted::Listening)? {
             Made::Listening(ports) => Ok(ports),
@@ -91,6 +100,7 @@ fn serve(asked: &Receiver<(Wanted, Answer)>) {
     while let Ok((wanted, answer)) = asked.recv() {
         let made = match wanted {
             Wanted::Socket(is_v6) => socket(is_v6).map(Made::Socket),
+            Wanted::Listener(port) => listener(port).map(Made::Socket),
             Wanted::Listening => listening().map(Made::Listening),
         };
         // Who has gone meanwhile needs none.
@@ -108,6 +118,12 @@ fn socket(is_v6: bool) -> io::Result<OwnedFd> {
         // SAFETY: it was just made, and nobody else has it.
         socket => Ok(unsafe { OwnedFd::from_raw_fd(socket) }),
     }
+}
+
+fn listener(port: u16) -> io::Result<OwnedFd> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
 }
 
 fn listening() -> io::Result<Vec<u16>> {

@@ -27,8 +27,17 @@ pub(crate) fn require_runtime() {
     assert!(rustix::process::getuid().is_root(), "these tests need root");
 }
 
+/// What was there before the test began is not its own.
+static BEFORE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// What is left of sandboxes on this machine.
 pub(crate) fn left_behind() -> BTreeSet<String> {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+    of_sandboxes().difference(&before).cloned().collect()
+}
+
+/// What there is of sandboxes on this machine.
+fn of_sandboxes() -> BTreeSet<String> {
     let mut left = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();
@@ -62,12 +71,30 @@ pub(crate) fn left_behind() -> BTreeSet<String> {
 }
 
 /// What is left behind is looked for on the whole machine, so these tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+pub(crate) static TURN: Mutex<()> = Mutex::new(());
 
 /// A sidecar with a mount called `project`, and nothing else of the kind.
 pub(crate) struct Alone {
     pub(crate) sidecar: Sidecar,
     _turn: MutexGuard<'static, ()>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        // What outlives a sidecar would outlive a test that fails.
+        let place = self.sidecar.place.text("");
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let is_ours = line.contains("sandbox-init") && line.contains(&place);
+            if let (true, Ok(pid)) = (is_ours, entry.file_name().to_string_lossy().parse()) {
+                kill(pid, Signal::KILL);
+            }
+        }
+    }
 }
 
 impl Deref for Alone {
@@ -91,6 +118,7 @@ pub(crate) fn sidecar() -> Alone {
 pub(crate) fn sidecar_with(arguments: &[&str]) -> Alone {
     require_runtime();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = of_sandboxes();
     let sidecar = Sidecar::start_with(arguments, &[]);
     sidecar.mount("project");
     Alone {

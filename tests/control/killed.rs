@@ -277,7 +277,7 @@ fn a_stopped_mount_process_is_seen_as_sick_and_hangs_nothing() {
 #[test]
 fn a_sidecar_killed_while_branches_and_snapshots_are_made_leaves_rows_and_directories_that_agree() {
     require_fuse();
-    let mut sidecar = Sidecar::start();
+    let mut sidecar = Sidecar::start_with(&["--rate", "100000"], &[]);
     sidecar.mount("project");
     let mount = sidecar.place.path("ws/project");
     const FILES: usize = 60;

@@ -18,6 +18,7 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod previews;
 mod progress;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
@@ -27,5 +28,6 @@ mod snapshots;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
+mod vite;
 mod walk;
 mod workflows;

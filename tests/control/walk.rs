@@ -6,7 +6,9 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
+use crate::exec::TURN;
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, Settings};
 use crate::support::{Answer, PROGRAM, Place, require_fuse};
 
@@ -40,6 +42,8 @@ fn shown_after(heading: &str) -> Vec<String> {
 /// Runs `lines` on a fresh machine, and returns what each of them said.
 fn walk(lines: &[String]) -> Vec<(String, String)> {
     require_fuse();
+    // Commands run in sandboxes here, too, and there is one workspace.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let server = S3Server::start(Settings {
         buckets: vec!["bucket".into()],
@@ -62,7 +66,7 @@ fn walk(lines: &[String]) -> Vec<(String, String)> {
         }
     }
     // Nothing is mounted any more.
-    script.push_str("! grep -F fuse.weldrfs /proc/self/mountinfo\n");
+    script.push_str("! grep -E ' (/mnt/v|/workspace/[^ ]+) ' /proc/self/mountinfo\n");
     let mut command = Command::new("timeout");
     command
         .args([
@@ -134,7 +138,9 @@ fn the_readme_by_the_command_line_alone() {
         ("weldrfs exec v:.weldr", "it works"),
         ("branches ls", "v:fix   ready  app"),
         ("branches rm", "v:fix is removed"),
-        ("weldrfs events", "sidecar.started"),
+        ("previews start", "is ready at http://localhost:30"),
+        ("previews stop", "is stopped"),
+        ("weldrfs events", "branch.removed"),
         ("mounts logs", "mounted"),
         ("mounts sync", "everything of v is in the store"),
         ("mounts rm v ", "v is unmounted"),
@@ -172,7 +178,7 @@ fn the_readme_by_curl_alone() {
             r#""text":"it works\n""#,
         ),
         ("-X DELETE", r#""state":"removed""#),
-        ("/events", "event: sidecar.started"),
+        ("/events", "event: branch.removed"),
         ("/logs", r#""lines":["#),
         ("/sync", r#""in_store_lsn":"#),
         ("/mounts/unmount", r#""state":"unmounted""#),

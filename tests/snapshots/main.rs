@@ -12,10 +12,13 @@ mod holders;
 mod killed;
 mod race;
 mod reading;
+mod real_project;
 mod scene;
 #[path = "../support"]
 mod support {
     pub(crate) mod mount;
+    pub(crate) mod scripts;
 }
+mod trash;
 mod turn;
 mod watchers;

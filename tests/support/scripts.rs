@@ -63,6 +63,17 @@ pub(crate) fn treesum(root: &Path, listing: &Path) -> String {
     succeed(&mut command, TREESUM_DEADLINE).trim().to_owned()
 }
 
+/// The same without times, owners and link counts: what is the same wherever it lies.
+pub(crate) fn portable_treesum(root: &Path, listing: &Path) -> String {
+    let mut command = Command::new("python3");
+    command
+        .arg(in_repository("tests/support/treesum.py"))
+        .args(["--portable", "--list"])
+        .arg(listing)
+        .arg(root);
+    succeed(&mut command, TREESUM_DEADLINE).trim().to_owned()
+}
+
 /// The first lines in which two listings differ.
 pub(crate) fn difference(before: &Path, after: &Path) -> String {
     let output = finish(

@@ -3,6 +3,7 @@
 mod page;
 mod plot;
 mod readme;
+mod sized;
 mod stats;
 mod table;
 
@@ -11,6 +12,8 @@ use std::path::Path;
 use crate::error::{At, Result, ensure};
 use crate::places::Places;
 use crate::record::{RECORD_FILE, Run};
+
+pub(crate) use stats::Spread;
 
 const TABLE_FILE: &str = "table.md";
 const PAGE_FILE: &str = "index.html";

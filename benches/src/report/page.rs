@@ -21,7 +21,16 @@ pub(crate) fn page(run: &Run) -> Result<String> {
         escaped(&headline(run).replace('`', ""))
     );
     let plots = [
-        plot::costs(run)?,
+        match run.kind {
+            // What is like a snapshot elsewhere is there only once.
+            RunKind::Snapshots => None,
+            _ => plot::costs(run)?,
+        },
+        plot::values(
+            run,
+            Unit::Milliseconds,
+            "milliseconds; lines are the spread",
+        )?,
         plot::values(run, Unit::Seconds, "seconds; lines are the spread")?,
         plot::values(run, Unit::PerSecond, "per second; lines are the spread")?,
         match run.kind {

@@ -6,7 +6,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::stats::{Spread, cost};
 use super::table::number;
 use crate::error::{Error, Result};
-use crate::record::{Run, StepRecord, Unit};
+use crate::record::{Run, RunKind, StepRecord, Unit};
 use crate::target::LOCAL_DISK;
 
 const WIDTH: u32 = 1000;
@@ -58,7 +58,13 @@ pub(crate) fn costs(run: &Run) -> Result<Option<String>> {
 
 /// Medians of all steps of one unit, with spread; `None` without anything to show.
 pub(crate) fn values(run: &Run, unit: Unit, title: &str) -> Result<Option<String>> {
-    let steps: Vec<&StepRecord> = run.steps.iter().filter(|step| step.unit == unit).collect();
+    let is_there = |step: &StepRecord| run.samples.iter().any(|s| s.step == step.name);
+    let of = run.steps.iter().filter(|step| step.unit == unit);
+    // A run about snapshots measures some with none kept only, and some only with some.
+    let steps: Vec<&StepRecord> = match run.kind {
+        RunKind::Snapshots => of.filter(|step| is_there(step)).collect(),
+        _ => of.collect(),
+    };
     let series: Vec<Series> = run
         .measured()
         .map(|target| Series {

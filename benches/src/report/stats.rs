@@ -36,9 +36,9 @@ pub(crate) fn cost(run: &Run, target: &str, step: &str, unit: Unit) -> Option<Sp
     let here = Spread::of(&run.values(target, step))?;
     let disk = Spread::of(&run.values(LOCAL_DISK, step))?;
     let ratio = |here: f64| match unit {
-        Unit::Seconds => Some(here / disk.median),
+        Unit::Seconds | Unit::Milliseconds => Some(here / disk.median),
         Unit::PerSecond => Some(disk.median / here),
-        Unit::Mebibytes | Unit::Count => None,
+        Unit::Kibibytes | Unit::Mebibytes | Unit::Count => None,
     };
     let (one, other) = (ratio(here.least)?, ratio(here.most)?);
     let spread = Spread {

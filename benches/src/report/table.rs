@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::sized::{self, Detail};
 use super::stats::{Spread, cost, mean_cost};
 use crate::record::{NOT_TRIED, Run, RunKind, StepRecord, Unit};
 use crate::target::LOCAL_DISK;
@@ -19,7 +20,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-fn thousands(value: f64) -> String {
+pub(super) fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -65,13 +66,17 @@ pub(crate) fn headline(run: &Run) -> String {
 pub(crate) fn full(run: &Run) -> String {
     let names: Vec<&str> = run.measured().map(|t| t.name.as_str()).collect();
     let mut out = format!("{}\n\n{}\n\n", headline(run), explained(run.kind));
-    heading(&mut out, "step", &names);
-    for step in &run.steps {
-        let cells = names.iter().map(|target| full_cell(run, target, step));
-        row(&mut out, &labelled(step), cells);
+    if run.kind == RunKind::Snapshots {
+        out.push_str(&sized::tables(run, Detail::Spread));
+    } else {
+        heading(&mut out, "step", &names);
+        for step in &run.steps {
+            let cells = names.iter().map(|target| full_cell(run, target, step));
+            row(&mut out, &labelled(step), cells);
+        }
+        mean_row(&mut out, run, &names);
+        out.push('\n');
     }
-    mean_row(&mut out, run, &names);
-    out.push('\n');
     out.push_str(&targets(run));
     out.push_str(&troubles(run));
     out
@@ -83,6 +88,7 @@ fn explained(kind: RunKind) -> &'static str {
             "Each cell: median (least to most) of the rounds, and × how many times as long as on ext4 by the medians."
         }
         RunKind::Cold => "Each cell: median (least to most) of the rounds.",
+        RunKind::Snapshots => sized::explained(Detail::Spread),
     }
 }
 
@@ -110,7 +116,7 @@ fn full_cell(run: &Run, target: &str, step: &StepRecord) -> String {
 }
 
 /// What stands for a value that is not there.
-fn missing(run: &Run, target: &str, step: &str) -> String {
+pub(super) fn missing(run: &Run, target: &str, step: &str) -> String {
     match run.trouble(target, step) {
         Some(why) if why.starts_with("not done after") => why.replace("not done after", ">"),
         Some(why) if why.starts_with(NOT_TRIED) => "not tried".into(),
@@ -123,6 +129,12 @@ fn missing(run: &Run, target: &str, step: &str) -> String {
 pub(crate) fn short(run: &Run) -> String {
     let names: Vec<&str> = run.measured().map(|t| t.name.as_str()).collect();
     let mut out = format!("{}\n\n", headline(run));
+    if run.kind == RunKind::Snapshots {
+        let explained = sized::explained(Detail::Medians);
+        let tables = sized::tables(run, Detail::Medians);
+        let _ = write!(out, "{explained}\n\n{}\n", tables.trim_end());
+        return out;
+    }
     if run.kind == RunKind::Cold {
         heading(&mut out, "cold resume", &names);
         for step in &run.steps {
@@ -186,12 +198,12 @@ fn mean_row(out: &mut String, run: &Run, names: &[&str]) {
     }
 }
 
-fn heading(out: &mut String, first: &str, names: &[&str]) {
+pub(super) fn heading(out: &mut String, first: &str, names: &[&str]) {
     row(out, first, names.iter().map(|name| (*name).to_owned()));
     let _ = writeln!(out, "|---|{}", "---:|".repeat(names.len()));
 }
 
-fn row(out: &mut String, first: &str, cells: impl Iterator<Item = String>) {
+pub(super) fn row(out: &mut String, first: &str, cells: impl Iterator<Item = String>) {
     let _ = write!(out, "| {first} |");
     for cell in cells {
         let _ = write!(out, " {cell} |");

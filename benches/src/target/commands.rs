@@ -32,6 +32,9 @@ const JUICEFS_DATABASE: &str = "?_journal=WAL&_sync=NORMAL&_cache_size=-65536";
 const RCLONE_OPTIONS: &[&str] = &["--vfs-cache-mode=full", "--vfs-links", "--file-perms=0777"];
 const S3FS_OPTIONS: &str = "use_path_request_style";
 
+/// Beside the state.
+pub(super) const STORE_FOLDER: &str = "store";
+
 /// Where a file system keeps what it keeps.
 pub(crate) struct Setting<'a> {
     pub(crate) places: &'a Places,
@@ -47,6 +50,11 @@ impl Setting<'_> {
     fn store(&self) -> Result<&Store> {
         let none = || Error::Missing("this target needs a store".into());
         self.store.ok_or_else(none)
+    }
+
+    /// The store of a target that keeps its objects in a directory.
+    pub(crate) fn store_folder(&self) -> PathBuf {
+        self.state.with_file_name(STORE_FOLDER)
     }
 
     fn database(&self) -> String {
@@ -65,6 +73,7 @@ pub(super) fn described(base: &Base) -> String {
         Base::Disk => "a folder of the local disk".into(),
         Base::Weldrfs(options) if options.is_empty() => "s3://, default options".into(),
         Base::Weldrfs(options) => format!("s3://, {options}"),
+        Base::WeldrfsFile => "file:// on the local disk, default options".into(),
         Base::Floor => "in memory, one thread for each processor".into(),
         Base::Juicefs => format!(
             "SQLite ({JUICEFS_DATABASE}), S3, {} {JUICEFS_UPLOAD_DELAY}",
@@ -110,7 +119,20 @@ pub(crate) fn prepare(base: &Base, setting: &Setting<'_>) -> Result<()> {
 pub(crate) fn mount_command(base: &Base, setting: &Setting<'_>) -> Result<Option<Command>> {
     let command = match base {
         Base::Disk => return Ok(None),
-        Base::Weldrfs(options) => weldrfs(options, setting)?,
+        Base::Weldrfs(options) => {
+            let store = setting.store()?;
+            let mut command = weldrfs(&format!("s3://{BUCKET}"), options, setting)?;
+            command
+                .env("S3_ENDPOINT", &store.endpoint)
+                .env("S3_ACCESS_KEY_ID", &store.key)
+                .env("S3_SECRET_ACCESS_KEY", &store.secret);
+            command
+        }
+        Base::WeldrfsFile => {
+            let folder = setting.store_folder();
+            std::fs::create_dir_all(&folder).at(&folder)?;
+            weldrfs(&format!("file://{}", folder.display()), "", setting)?
+        }
         Base::Floor => {
             let mut command = Command::new(setting.places.program("floor")?);
             let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -151,8 +173,7 @@ pub(crate) fn mount_command(base: &Base, setting: &Setting<'_>) -> Result<Option
     Ok(Some(command))
 }
 
-fn weldrfs(options: &str, setting: &Setting<'_>) -> Result<Command> {
-    let store = setting.store()?;
+fn weldrfs(source: &str, options: &str, setting: &Setting<'_>) -> Result<Command> {
     let mut all = format!("state_dir={}", setting.state.display());
     if !options.is_empty() {
         all.push(',');
@@ -161,7 +182,7 @@ fn weldrfs(options: &str, setting: &Setting<'_>) -> Result<Command> {
     let mut command = Command::new(setting.places.program("weldrfs")?);
     command
         .arg("mount")
-        .arg(format!("s3://{BUCKET}"))
+        .arg(source)
         .arg(&setting.mountpoint)
         .args(["--foreground", "-o", &all]);
     for (name, _) in std::env::vars_os() {
@@ -171,11 +192,7 @@ fn weldrfs(options: &str, setting: &Setting<'_>) -> Result<Command> {
             command.env_remove(name);
         }
     }
-    command
-        .env("S3_ENDPOINT", &store.endpoint)
-        .env("S3_ACCESS_KEY_ID", &store.key)
-        .env("S3_SECRET_ACCESS_KEY", &store.secret)
-        .env("WELDRFS_RUN_DIR", run_dir(&setting.state));
+    command.env("WELDRFS_RUN_DIR", run_dir(&setting.state));
     Ok(command)
 }
 

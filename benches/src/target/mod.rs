@@ -29,6 +29,8 @@ pub(crate) enum Base {
     Disk,
     /// WeldrFS with mount options.
     Weldrfs(String),
+    /// WeldrFS with its store in a directory.
+    WeldrfsFile,
     /// The empty file system in memory.
     Floor,
     Juicefs,
@@ -45,7 +47,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A target by its name: `ext4`, `floor`, `weldrfs`, `juicefs`, `rclone`, `s3fs`, each also with `+low_latency`.
+    /// A target by its name: `ext4`, `floor`, `weldrfs`, `weldrfs_file`, `juicefs`, `rclone`, `s3fs`, each also with
+    /// `+low_latency`.
     pub(crate) fn parse(name: &str) -> Result<Self> {
         let (base, latency_held) = match name.strip_suffix(LATENCY_SUFFIX) {
             Some(base) => (base, true),
@@ -54,14 +57,15 @@ impl Target {
         let base = match base {
             LOCAL_DISK => Base::Disk,
             "weldrfs" => Base::Weldrfs(String::new()),
+            "weldrfs_file" => Base::WeldrfsFile,
             "floor" => Base::Floor,
             "juicefs" => Base::Juicefs,
             "rclone" => Base::Rclone,
             "s3fs" => Base::S3fs,
             _ => {
                 return Err(Error::Wrong(format!(
-                    "no target is called {name}: there are ext4, weldrfs, floor, juicefs, rclone and s3fs, each also \
-                     with {LATENCY_SUFFIX}"
+                    "no target is called {name}: there are ext4, weldrfs, weldrfs_file, floor, juicefs, rclone and s3fs, \
+                     each also with {LATENCY_SUFFIX}"
                 )));
             }
         };
@@ -79,6 +83,11 @@ impl Target {
             base: Base::Weldrfs(options.to_owned()),
             latency_held: false,
         }
+    }
+
+    /// Whether it is WeldrFS, however it is mounted.
+    pub(crate) fn is_weldrfs(&self) -> bool {
+        matches!(self.base, Base::Weldrfs(_) | Base::WeldrfsFile)
     }
 
     /// Whether it is one of those that take so long that they take part in fewer rounds.
@@ -115,7 +124,9 @@ impl Target {
                     "the work folder is on {other}: give --work a folder on ext4"
                 ))),
             },
-            Base::Weldrfs(_) => peers::version(&places.program("weldrfs")?, "--version"),
+            Base::Weldrfs(_) | Base::WeldrfsFile => {
+                peers::version(&places.program("weldrfs")?, "--version")
+            }
             Base::Floor => {
                 places.program("floor")?;
                 Ok("fuser 0.18, NO_OPEN".into())
@@ -137,7 +148,15 @@ mod tests {
 
     #[test]
     fn targets_are_named_as_they_are_given() {
-        for name in ["ext4", "floor", "weldrfs", "juicefs", "rclone", "s3fs"] {
+        for name in [
+            "ext4",
+            "floor",
+            "weldrfs",
+            "weldrfs_file",
+            "juicefs",
+            "rclone",
+            "s3fs",
+        ] {
             let plain = Target::parse(name).unwrap();
             let held = Target::parse(&format!("{name}+low_latency")).unwrap();
             assert_eq!(plain.base, held.base);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
 
-use super::commands::{Setting, mount_command, prepare};
+use super::commands::{STORE_FOLDER, Setting, mount_command, prepare};
 use super::mounted::Mounted;
 use super::{Base, Target};
 use crate::error::{At, Result};
@@ -19,6 +19,7 @@ use crate::{peers, sys};
 
 /// Where a turn's file system is mounted, in the turn's folder.
 pub(crate) const MOUNTPOINT: &str = "mnt";
+const STATE_FOLDER: &str = "state";
 const SETTLE_DEADLINE: Duration = Duration::from_secs(600);
 const REMOVE_DEADLINE: Duration = Duration::from_secs(600);
 /// The disk is quiet when it has read and written next to nothing for so long; it is not waited for longer than that.
@@ -65,7 +66,7 @@ impl Turn {
         let store = start_store(&target.base, ground, &folder)?;
         let setting = Setting {
             places: &ground.places,
-            state: folder.join("state"),
+            state: folder.join(STATE_FOLDER),
             mountpoint: folder.join(MOUNTPOINT),
             store: store.as_ref(),
             eager: false,
@@ -116,6 +117,28 @@ impl Turn {
         }
     }
 
+    /// The local state and caches.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.join(STATE_FOLDER)
+    }
+
+    /// The folder that holds the turn, on the local disk.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Length of all objects in the store whose keys begin so, where it can be told.
+    pub(crate) fn store_bytes(&mut self, prefix: &str) -> Result<Option<u64>> {
+        if let Some(store) = &mut self.store {
+            return store.bytes(prefix);
+        }
+        let folder = self.folder.join(STORE_FOLDER).join(prefix);
+        match folder.exists() {
+            true => sys::bytes_below(&folder).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Takes everything away.
     pub(crate) fn end(mut self) -> Result<()> {
         drop(self.mounted.take());
@@ -152,13 +175,13 @@ fn settle() -> Result<()> {
 fn start_store(base: &Base, ground: &Ground, folder: &Path) -> Result<Option<Store>> {
     let log = folder.join("store.log");
     match base {
-        Base::Disk | Base::Floor => Ok(None),
+        Base::Disk | Base::Floor | Base::WeldrfsFile => Ok(None),
         Base::Weldrfs(_) | Base::Juicefs => {
             Store::start(&ground.places, ground.distance, &log).map(Some)
         }
         Base::Rclone | Base::S3fs => {
             let rclone = peers::rclone(&ground.places)?;
-            Store::start_rclone(&rclone, &folder.join("store"), &log).map(Some)
+            Store::start_rclone(&rclone, &folder.join(STORE_FOLDER), &log).map(Some)
         }
     }
 }

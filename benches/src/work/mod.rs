@@ -4,9 +4,13 @@
 mod big;
 mod content;
 mod edits;
+mod made;
 mod ops;
 mod trees;
+mod writer;
+mod writes;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -16,6 +20,7 @@ use crate::error::Result;
 
 pub(crate) use ops::SmallOp;
 pub(crate) use trees::tree_sum;
+pub(crate) use writes::WriteOp;
 
 /// One piece of work. Prints what it found as JSON.
 #[derive(Clone, Debug, Subcommand)]
@@ -52,6 +57,43 @@ pub(crate) enum Work {
         files: u64,
         seconds: f64,
     },
+    /// Write the tree of a model into a new folder
+    MakeTree { model: PathBuf, root: PathBuf },
+    /// Typical turns in a made tree; with a volume's socket each ends with a snapshot
+    Turns {
+        model: PathBuf,
+        root: PathBuf,
+        count: u64,
+        #[arg(requires = "first")]
+        socket: Option<PathBuf>,
+        /// Number of the first snapshot
+        first: Option<u64>,
+    },
+    /// One turn that changes many files of a made tree
+    ChangeTree {
+        model: PathBuf,
+        root: PathBuf,
+        files: u64,
+    },
+    /// Compare a made tree with its model
+    CheckTree {
+        model: PathBuf,
+        root: PathBuf,
+        /// The content of every so many files is read
+        every: u64,
+        /// And of those that this model does not have just so
+        unlike: Option<PathBuf>,
+    },
+    /// Write without pause and note how long each operation took
+    Writer { folder: PathBuf, seconds: f64 },
+    /// One kind of writing
+    Write {
+        op: WriteOp,
+        folder: PathBuf,
+        count: u64,
+        /// How often this was done before in this folder
+        round: u64,
+    },
 }
 
 /// What a piece of work says.
@@ -65,6 +107,9 @@ pub(crate) struct Said {
     /// Of a tree: its checksum.
     #[serde(default)]
     pub(crate) sum: String,
+    /// Of a writer: its figures by name.
+    #[serde(default)]
+    pub(crate) figures: BTreeMap<String, f64>,
 }
 
 impl Said {
@@ -72,7 +117,7 @@ impl Said {
         Self {
             seconds,
             done,
-            sum: String::new(),
+            ..Self::default()
         }
     }
 }
@@ -103,5 +148,30 @@ pub(crate) fn perform(work: &Work) -> Result<Said> {
             files,
             seconds,
         } => ops::perform(*op, folder, *threads, *files, *seconds),
+        Work::MakeTree { model, root } => made::make(model, root),
+        Work::Turns {
+            model,
+            root,
+            count,
+            socket,
+            first,
+        } => {
+            let socket = socket.as_deref().zip(*first);
+            made::turns(model, root, *count, socket)
+        }
+        Work::ChangeTree { model, root, files } => made::change(model, root, *files),
+        Work::CheckTree {
+            model,
+            root,
+            every,
+            unlike,
+        } => made::check(model, root, *every, unlike.as_deref()),
+        Work::Writer { folder, seconds } => writer::write(folder, *seconds),
+        Work::Write {
+            op,
+            folder,
+            count,
+            round,
+        } => writes::perform(*op, folder, *count, *round),
     }
 }

@@ -96,6 +96,7 @@ pub(super) fn read_all(root: &Path) -> Result<Said> {
         seconds: began.elapsed().as_secs_f64(),
         done: found.files,
         sum: found.shown(),
+        ..Said::default()
     })
 }
 
@@ -129,6 +130,7 @@ pub(super) fn four(archive: &Path, folder: &Path) -> Result<Said> {
         seconds,
         done: AT_ONCE as u64,
         sum: sums[0].clone(),
+        ..Said::default()
     })
 }
 

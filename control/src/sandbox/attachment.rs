@@ -1,7 +1,7 @@
 //! Talking with the shim of a sandbox: reading its output, seeing its end, ending it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,12 +9,15 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::output::{Chunk, OUTPUT_NAME, read_chunk};
-use super::protocol::{Asked, Ended, Note, SHIM_SOCKET, Told};
+use super::protocol::{Asked, ENDED_NAME, Ended, Note, SHIM_SOCKET, Told};
 use crate::error::ApiError;
 use crate::socket::connect;
 
 /// How long a shim may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Most bytes of how a sandbox ended.
+const ENDED_MAX: u64 = 64 * 1024;
 
 /// A sandbox with a shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,15 @@ pub struct Attachment {
 }
 
 impl Sandbox {
+    /// How it ended, if that is written down.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        let mut text = Vec::new();
+        let file = File::open(self.kept.join(ENDED_NAME)).ok()?;
+        file.take(ENDED_MAX).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Attaches, and reads output from offset `from` on.
     ///
     /// # Errors

@@ -55,6 +55,12 @@ pub trait SandboxNetwork: Send + Sync + 'static {
     /// What the operating system says.
     fn socket(&self, is_v6: bool) -> io::Result<OwnedFd>;
 
+    /// A TCP socket that listens on a port of its loopback, and does not block.
+    ///
+    /// # Errors
+    /// What the operating system says, such as that something in it listens there.
+    fn listen(&self, port: u16) -> io::Result<OwnedFd>;
+
     /// The TCP ports that something listens on in it.
     ///
     /// # Errors

@@ -7,6 +7,9 @@ use hyper::Method;
 
 use super::branches::{Branch, BranchList, BranchMade, BranchRequest, BranchSynced};
 use super::exec::{ExecLine, ExecRequest};
+use super::previews::{
+    Preview, PreviewList, PreviewLog, PreviewLogLine, PreviewRequest, PreviewStopRequest,
+};
 use super::snapshots::{
     LIMIT_MAX, MountDiff, MountRestoreRequest, MountRestored, MountSnapshotRequest,
 };
@@ -404,6 +407,91 @@ impl BlockingControlClient {
                 .stream("/exec", Some(request), &[], START_TIMEOUT)
                 .await?;
             while let Some(line) = lines.line().await? {
+                let line = serde_json::from_str(&line).map_err(|error| {
+                    ApiError::BadAnswer(format!("a line is not understood: {error}"))
+                })?;
+                if !each(line) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The previews.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn previews(&self) -> Result<PreviewList, ApiError> {
+        self.get("/previews")
+    }
+
+    /// One preview.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn preview(&self, id: &str) -> Result<Preview, ApiError> {
+        self.get(&format!("/previews/{}", segment(id)))
+    }
+
+    /// Starts an app; it is not ready yet.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn start_preview(&self, request: &PreviewRequest) -> Result<Preview, ApiError> {
+        let asking = self.exchange.ask(
+            Method::POST,
+            "/previews/start",
+            Some(request),
+            START_TIMEOUT,
+        );
+        self.runtime.block_on(asking)
+    }
+
+    /// Ends an app; it may take a while longer.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn stop_preview(&self, id: &str) -> Result<Preview, ApiError> {
+        let request = PreviewStopRequest { id: id.to_owned() };
+        let asking = self.exchange.ask(
+            Method::POST,
+            "/previews/stop",
+            Some(&request),
+            ANSWER_TIMEOUT,
+        );
+        self.runtime.block_on(asking)
+    }
+
+    /// The newest lines that an app wrote.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn preview_log(&self, id: &str, lines: usize) -> Result<PreviewLog, ApiError> {
+        self.get(&format!("/previews/{}/logs?lines={lines}", segment(id)))
+    }
+
+    /// Hands the newest `lines` lines that an app wrote to `each`, and then those that it writes, until that says stop or the
+    /// app is over.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`]; also when the sidecar breaks off.
+    pub fn follow_preview_log(
+        &self,
+        id: &str,
+        lines: usize,
+        mut each: impl FnMut(PreviewLogLine) -> bool,
+    ) -> Result<(), ApiError> {
+        let path = format!("/previews/{}/logs?lines={lines}&follow=true", segment(id));
+        self.runtime.block_on(async {
+            let mut lines = self
+                .exchange
+                .stream(&path, None::<&()>, &[], ANSWER_TIMEOUT)
+                .await?;
+            while let Some(line) = lines.line().await? {
+                if line.is_empty() {
+                    continue;
+                }
                 let line = serde_json::from_str(&line).map_err(|error| {
                     ApiError::BadAnswer(format!("a line is not understood: {error}"))
                 })?;

@@ -37,6 +37,12 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const BRANCH_DROPPED: &str = "branch.dropped";
     pub(in crate::sidecar) const EXEC_STARTED: &str = "exec.started";
     pub(in crate::sidecar) const EXEC_FINISHED: &str = "exec.finished";
+    pub(in crate::sidecar) const PREVIEW_STARTING: &str = "preview.starting";
+    pub(in crate::sidecar) const PREVIEW_READY: &str = "preview.ready";
+    pub(in crate::sidecar) const PREVIEW_RESTARTING: &str = "preview.restarting";
+    pub(in crate::sidecar) const PREVIEW_STOPPING: &str = "preview.stopping";
+    pub(in crate::sidecar) const PREVIEW_STOPPED: &str = "preview.stopped";
+    pub(in crate::sidecar) const PREVIEW_FAILED: &str = "preview.failed";
     pub(in crate::sidecar) const RUN: &str = "workflow.run";
     pub(in crate::sidecar) const RUN_RELEASED: &str = "workflow.released";
     pub(in crate::sidecar) const RUN_REVERTED: &str = "workflow.reverted";

@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::mounts::View;
+use super::previews::Preview;
 use super::types::MountState;
 use crate::error::ApiError;
 use crate::volume::VolumeStatus;
@@ -175,13 +176,19 @@ impl Metrics {
     ///
     /// # Errors
     /// [`ApiError::Internal`].
-    pub(super) fn text(&self, views: &[View], now: Now) -> Result<String, ApiError> {
+    pub(super) fn text(
+        &self,
+        views: &[View],
+        previews: &[Preview],
+        now: Now,
+    ) -> Result<String, ApiError> {
         self.listeners
             .set(i64::try_from(now.listeners).unwrap_or(i64::MAX));
         self.database.set(i64::from(now.database_works));
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &of_mounts(views, now.mounts_max)))
+            .and_then(|()| encode_registry(&mut text, &of_previews(previews)))
             .and_then(|()| encode_eof(&mut text));
         written.map(|()| text).map_err(|error| {
             tracing::error!(%error, "the metrics cannot be written");
@@ -193,7 +200,7 @@ impl Metrics {
 /// One figure of a volume's status.
 type Figure = (&'static str, &'static str, fn(&VolumeStatus) -> u64);
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 19] = [
     (
         "memory_resident_bytes",
         "Resident memory of the mount process",
@@ -252,10 +259,92 @@ const FIGURES: [Figure; 17] = [
     }),
     ("inodes", "Inodes in use", |s| s.inodes),
     ("used_bytes", "Bytes of content in use", |s| s.used_bytes),
+    ("trash_inodes", "Inodes that are only in the trash", |s| {
+        s.trash.inodes
+    }),
+    ("trash_bytes", "Bytes of content in the trash", |s| {
+        s.trash.bytes
+    }),
     ("read_only", "1 when the volume takes no writes", |s| {
         u64::from(s.read_only.is_some())
     }),
 ];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPreview {
+    mount: String,
+    path: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PreviewInState {
+    mount: String,
+    path: String,
+    state: String,
+}
+
+/// One figure of a preview.
+type PreviewFigure = (&'static str, &'static str, fn(&Preview) -> Option<u64>);
+
+const PREVIEW_FIGURES: [PreviewFigure; 5] = [
+    (
+        "preview_restarts",
+        "Started again after the app had ended by itself",
+        |p| Some(u64::from(p.restarts)),
+    ),
+    ("preview_memory_bytes", "Memory of a preview", |p| {
+        p.usage.map(|used| used.memory_bytes)
+    }),
+    (
+        "preview_cpu_milliseconds",
+        "Processor time of a preview since it was started",
+        |p| p.usage.map(|used| used.cpu_ms),
+    ),
+    (
+        "preview_processes",
+        "Processes and threads of a preview",
+        |p| p.usage.map(|used| used.processes),
+    ),
+    (
+        "preview_connections",
+        "Open connections to the port of a preview",
+        |p| p.usage.map(|used| used.connections),
+    ),
+];
+
+/// The figures of the previews that live, and the state of those that failed.
+fn of_previews(previews: &[Preview]) -> Registry {
+    let mut registry = Registry::with_prefix("weldrfs");
+    let states = Family::<PreviewInState, Gauge>::default();
+    for preview in previews {
+        let labels = PreviewInState {
+            mount: preview.mount.clone(),
+            path: preview.path.clone(),
+            state: preview.state.to_string(),
+        };
+        states.get_or_create(&labels).set(1);
+    }
+    registry.register(
+        "preview_state",
+        "1 for the state that a preview is in",
+        states,
+    );
+    for (name, help, figure) in PREVIEW_FIGURES {
+        let of = Family::<OfPreview, Gauge>::default();
+        for preview in previews.iter().filter(|preview| !preview.state.is_over()) {
+            if let Some(value) = figure(preview) {
+                let labels = OfPreview {
+                    mount: preview.mount.clone(),
+                    path: preview.path.clone(),
+                };
+                of.get_or_create(&labels)
+                    .set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        registry.register(name, help, of);
+    }
+    registry
+}
 
 /// The figures of all mounts, as they were last seen.
 fn of_mounts(views: &[View], mounts_max: usize) -> Registry {

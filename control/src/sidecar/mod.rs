@@ -16,6 +16,7 @@ mod metrics;
 mod mounts;
 mod names;
 mod openapi;
+mod previews;
 mod public;
 mod sandboxing;
 mod secret_folder;
@@ -45,6 +46,10 @@ pub use exec::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest, outp
 pub use host::{CheckedOrder, Clock, Ending, FoundMount, MountHost, MountOrder, WallClock};
 pub use limits::Rates;
 pub use openapi::text as openapi_text;
+pub use previews::{
+    AllowedHost, Preview, PreviewEnd, PreviewList, PreviewLog, PreviewLogLine, PreviewPorts,
+    PreviewRequest, PreviewSettings, PreviewState, PreviewStopRequest, PreviewUse, RestartPolicy,
+};
 pub use public::without_places;
 pub use sandboxing::{EXECS_MAX, SandboxSettings};
 pub use secret_folder::{SECRET_MAX, SecretFolder};

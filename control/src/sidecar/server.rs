@@ -26,6 +26,7 @@ use super::kept_socket::KeptSocket;
 use super::limits::Limits;
 use super::metrics::{ExecMetrics, Metrics};
 use super::mounts::{Mounts, Parts};
+use super::previews::{self, Previews};
 use super::secret_folder::SecretFolder;
 use super::secrets::Secrets;
 use super::settings::Settings;
@@ -63,6 +64,7 @@ pub(super) struct AppParts {
     pub(super) snapshots: Snapshots,
     pub(super) branches: Branches,
     pub(super) execs: Execs,
+    pub(super) previews: Previews,
     pub(super) workflows: Workflows,
     pub(super) events: EventLog,
     pub(super) store: Store,
@@ -181,21 +183,36 @@ async fn serve_on(
         Arc::new(workflows::Usual::new()),
     );
     let execs = Execs::new(exec::Parts {
-        host: sandboxes,
+        host: Arc::clone(&sandboxes),
         mounts: mounts.clone(),
         events: events.clone(),
         clock: Arc::clone(&clock),
         metrics: exec_metrics.clone(),
-        settings: sandboxing,
+        settings: sandboxing.clone(),
         secrets: SecretFolder::new(&settings.folder),
     });
     execs.clear().await;
+    let previews = Previews::take_back(previews::Parts {
+        host: sandboxes,
+        mounts: mounts.clone(),
+        events: events.clone(),
+        clock: Arc::clone(&clock),
+        store: store.clone(),
+        settings: sandboxing,
+        secrets: SecretFolder::new(&settings.folder),
+        ports: settings.previews.ports,
+        allowed: settings.previews.allowed.clone().into(),
+        stop: stopping.clone(),
+    })
+    .await
+    .map_err(database)?;
     let workflows = Workflows::start(workflow_parts).await.map_err(database)?;
     let app = App(Arc::new(AppParts {
         snapshots: Snapshots::new(mounts.clone(), events.clone()),
         mounts,
         branches,
         execs,
+        previews,
         workflows,
         events: events.clone(),
         idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
@@ -218,7 +235,7 @@ async fn serve_on(
     tokio::select! {
         () = &mut serving => Ok(()),
         () = shutdown => {
-            let text = "the sidecar ends; mounts go on without it";
+            let text = "the sidecar ends; mounts and previews go on without it";
             events.add(kinds::SIDECAR_STOPPED, None, text.into()).await;
             stop.send_replace(true);
             serving.await;
@@ -304,6 +321,11 @@ fn router(app: App, cors: Option<CorsLayer>, started_ms: u64) -> Router {
         )
         .route("/branches/{id}/sync", post(api::branches::sync))
         .route("/exec", post(api::exec))
+        .route("/previews", get(api::list_previews))
+        .route("/previews/start", post(api::start_preview))
+        .route("/previews/stop", post(api::stop_preview))
+        .route("/previews/{id}", get(api::get_preview))
+        .route("/previews/{id}/logs", get(api::preview_logs))
         .route("/trigger", post(api::trigger))
         .route("/workflows", get(api::runs))
         .route("/workflows/{run}", get(api::show_run))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::auth::AuthSettings;
 use super::limits::Rates;
+use super::previews::PreviewSettings;
 use super::sandboxing::SandboxSettings;
 
 /// Name of the sidecar's folder in the state base, and of the socket in the run folder.
@@ -43,4 +44,6 @@ pub struct Settings {
     pub keep_credentials: bool,
     /// What sandboxes get.
     pub sandboxes: SandboxSettings,
+    /// What previews get.
+    pub previews: PreviewSettings,
 }

@@ -218,6 +218,8 @@ pub struct Health {
 pub struct HealthParts {
     /// The mounts.
     pub mounts: PartHealth,
+    /// The previews.
+    pub previews: PartHealth,
     /// The sidecar's database.
     pub store: PartHealth,
 }

@@ -11,6 +11,10 @@ use super::snapshots::{
     SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{
+    TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport,
+    TrashRestoreRequest,
+};
 use crate::error::ApiError;
 
 /// Version of the API; the first part of every path (`/v1/...`).
@@ -104,6 +108,26 @@ pub trait VolumeApi: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::InvalidRequest`] when there is no such branch.
     async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError>;
+    /// What is in the trash.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] for a path that makes no sense.
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError>;
+
+    /// Brings something back from the trash, all at once.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] when the trash has nothing of this path, or something is there now.
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError>;
+
+    /// Ends what is in the trash, for good.
+    ///
+    /// # Errors
+    /// [`ApiError::ReadOnly`] when nothing may be changed.
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError>;
 
     /// Changes how much the local caches may hold, at once; what is above it is evicted. Holds until the unmount.
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError>;

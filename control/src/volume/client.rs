@@ -18,6 +18,10 @@ use super::snapshots::{
     SnapshotRestoreRequest,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{
+    TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest, TrashRestoreReport,
+    TrashRestoreRequest,
+};
 use crate::error::ApiError;
 use crate::wire::Exchange;
 
@@ -179,6 +183,36 @@ impl VolumeClient {
         self.ask_long("branches/drop", request).await
     }
 
+    /// What is in the trash.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn trash(&self, request: &TrashListRequest) -> Result<TrashList, ApiError> {
+        self.ask_long("trash/ls", request).await
+    }
+
+    /// Brings something back from the trash.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn restore_trash(
+        &self,
+        request: &TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        self.ask_long("trash/restore", request).await
+    }
+
+    /// Ends what is in the trash, for good.
+    ///
+    /// # Errors
+    /// See [`VolumeClient::snapshots`].
+    pub async fn empty_trash(
+        &self,
+        request: &TrashEmptyRequest,
+    ) -> Result<TrashEmptyReport, ApiError> {
+        self.ask_long("trash/empty", request).await
+    }
+
     async fn ask_long<A: DeserializeOwned>(
         &self,
         name: &str,
@@ -304,6 +338,33 @@ impl BlockingVolumeClient {
     /// The same.
     pub fn clone_tree(&self, request: &CloneRequest) -> Result<CloneReport, ApiError> {
         self.runtime.block_on(self.client.clone_tree(request))
+    }
+
+    /// See [`VolumeClient::trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn trash(&self, request: &TrashListRequest) -> Result<TrashList, ApiError> {
+        self.runtime.block_on(self.client.trash(request))
+    }
+
+    /// See [`VolumeClient::restore_trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn restore_trash(
+        &self,
+        request: &TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        self.runtime.block_on(self.client.restore_trash(request))
+    }
+
+    /// See [`VolumeClient::empty_trash`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn empty_trash(&self, request: &TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        self.runtime.block_on(self.client.empty_trash(request))
     }
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod server;
 mod snapshots;
 mod status;
+mod trash;
 
 pub use api::{
     API_VERSION, BudgetRequest, CACHE_BYTES_MIN, DropRequest, FRAME_CACHE_BYTES_MIN, GC_DEADLINE,
@@ -21,5 +22,9 @@ pub use snapshots::{
 };
 pub use status::{
     Behind, BudgetReport, CacheStatus, DropReport, GcAmount, GcReport, LastError, LsnStatus,
-    StoreStatus, SyncReport, VerbStatus, VolumeIdentity, VolumeStatus,
+    StoreStatus, SyncReport, TrashStatus, VerbStatus, VolumeIdentity, VolumeStatus,
+};
+pub use trash::{
+    TRASH_ENTRIES_MAX, TrashEmptyReport, TrashEmptyRequest, TrashEntryInfo, TrashList,
+    TrashListRequest, TrashRestoreReport, TrashRestoreRequest,
 };

@@ -19,6 +19,7 @@ use super::snapshots::{
     SnapshotRestoreReport,
 };
 use super::status::{BudgetReport, DropReport, GcReport, SyncReport, VolumeStatus};
+use super::trash::{TrashEmptyReport, TrashList, TrashRestoreReport};
 use crate::error::ApiError;
 use crate::wire::{self, BodyLimits, ConnectionLimits, RequestNames, name_request};
 
@@ -70,6 +71,9 @@ fn router(api: Api) -> Router {
         .route("/v1/clone", post(clone_tree))
         .route("/v1/branches", get(branches).post(branch))
         .route("/v1/branches/drop", post(drop_branch))
+        .route("/v1/trash/ls", post(trash))
+        .route("/v1/trash/restore", post(restore_trash))
+        .route("/v1/trash/empty", post(empty_trash))
         .route("/v1/budget", put(budget))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -175,6 +179,31 @@ async fn drop_branch(
     let request = read_json(request).await?;
     let dropped = within(SNAPSHOT_DEADLINE, api.drop_branch(request));
     dropped.await.map(Json)
+}
+
+async fn trash(State(api): State<Api>, request: Request) -> Result<Json<TrashList>, ApiError> {
+    let request = read_json(request).await?;
+    within(SNAPSHOT_DEADLINE, api.trash(request))
+        .await
+        .map(Json)
+}
+
+async fn restore_trash(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<TrashRestoreReport>, ApiError> {
+    let request = read_json(request).await?;
+    let restored = within(SNAPSHOT_DEADLINE, api.restore_trash(request));
+    restored.await.map(Json)
+}
+
+async fn empty_trash(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<TrashEmptyReport>, ApiError> {
+    let request = read_json(request).await?;
+    let emptied = within(SNAPSHOT_DEADLINE, api.empty_trash(request));
+    emptied.await.map(Json)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

@@ -33,7 +33,11 @@ pub fn path_text(path: &[u8]) -> (String, Option<String>) {
 ///
 /// # Errors
 /// [`ApiError::InvalidRequest`] when the exact ones are no base64.
-fn asked_path(text: &str, exact: Option<&str>, field: &str) -> Result<Vec<u8>, ApiError> {
+pub(super) fn asked_path(
+    text: &str,
+    exact: Option<&str>,
+    field: &str,
+) -> Result<Vec<u8>, ApiError> {
     let Some(exact) = exact else {
         return Ok(text.as_bytes().to_vec());
     };
@@ -43,7 +47,7 @@ fn asked_path(text: &str, exact: Option<&str>, field: &str) -> Result<Vec<u8>, A
 }
 
 /// The bytes of a path that came with an answer.
-fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
+pub(super) fn told_path(text: &str, exact: Option<&str>) -> Vec<u8> {
     let exact = exact.and_then(|exact| BASE64.decode(exact).ok());
     exact.unwrap_or_else(|| text.as_bytes().to_vec())
 }

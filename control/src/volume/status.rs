@@ -47,14 +47,28 @@ pub struct VolumeStatus {
     pub last_error: Option<LastError>,
     /// Number of inodes in use.
     pub inodes: u64,
-    /// Bytes of file content in use, as `statfs` reports them.
+    /// Bytes of file content in use, as `statfs` reports them. What is in the trash is not among them.
     pub used_bytes: u64,
+    /// What is in the trash.
+    pub trash: TrashStatus,
     /// Milliseconds for which processors were kept awake for requests; `None` where they are not.
     pub kept_awake_ms: Option<u64>,
     /// How often the volume was mounted for writing, this time included; 0 when it is only read.
     pub epoch: u64,
     /// Milliseconds for which the right to write holds yet without the store; `None` when it is only read, or for ever.
     pub lease_left_ms: Option<u64>,
+}
+
+/// How much is in the trash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TrashStatus {
+    /// Files and directories that are only there.
+    pub inodes: u64,
+    /// Bytes of content in these.
+    pub bytes: u64,
+    /// For how long what is removed stays there, milliseconds; 0 when it does not.
+    pub keep_ms: u64,
 }
 
 /// Which volume this is and where it is mounted. Paths that are not UTF-8 are shown lossily.
@@ -234,7 +248,7 @@ mod tests {
         };
         let all = "api_version behind cache dirty_metadata_bytes epoch inodes journal_bytes kept_awake_ms last_error \
                    lease_left_ms lsn \
-                   memory_resident_bytes pid read_only staged_bytes staging_limit_bytes started_at store uptime_ms \
+                   memory_resident_bytes pid read_only staged_bytes staging_limit_bytes started_at store trash uptime_ms \
                    used_bytes version volume";
         assert_eq!(names(&status).join(" "), all);
         assert_eq!(

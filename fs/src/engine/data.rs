@@ -221,10 +221,15 @@ impl Engine {
         let began = Instant::now();
         loop {
             match self.segments.append(data) {
-                Err(BytesError::StagingFull { .. }) if self.worth_waiting(began) => {
+                Err(BytesError::StagingFull { .. })
+                    if self.worth_waiting(began) || self.trash_gives_way() =>
+                {
                     std::thread::sleep(STAGING_POLL);
                 }
-                Err(error) if error.is_disk_full() && self.worth_waiting(began) => {
+                Err(error)
+                    if error.is_disk_full()
+                        && (self.worth_waiting(began) || self.trash_gives_way()) =>
+                {
                     // What the store has too is only in the way now.
                     self.packs.evict_all();
                     let _ = self.segments.drop_spares();

@@ -93,6 +93,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Inodes have neither a name nor a place in the trash any more.
+    pub(super) fn end(&self, orphans: &[Ino]) {
+        let ended = orphans.iter().filter(|ino| self.lookups.orphaned(**ino));
+        self.reclaim(&ended.copied().collect::<Vec<_>>());
+    }
+
     /// The names are gone already, so a failure here is nobody's answer: the orphan is found again at the next mount.
     fn reclaim(&self, inos: &[Ino]) {
         if inos.is_empty() {

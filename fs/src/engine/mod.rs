@@ -9,6 +9,7 @@ mod names;
 mod past;
 mod shipping;
 mod snapshots;
+mod trash;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,6 +33,7 @@ pub use names::DirEntry;
 pub use shipping::StoreWait;
 pub use snapshots::SnapshotNames;
 pub(crate) use snapshots::{Aside, Onlooker};
+pub use trash::{TrashFigures, TrashTarget};
 
 /// Shorthand for the engine's results.
 pub(crate) type Result<T> = std::result::Result<T, FsError>;
@@ -71,6 +73,10 @@ pub struct Engine {
     pub(crate) read_deadline: Duration,
     /// A folder of the file system that bounds what can be stored.
     pub(crate) space: std::path::PathBuf,
+    /// Whether the store is on that file system.
+    store_is_local: bool,
+    given_way: Mutex<trash::GivenWay>,
+    gave_way: trash::GaveWay,
 }
 
 impl std::fmt::Debug for Engine {
@@ -91,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) read_deadline: Duration,
     pub(crate) staging_limit_bytes: u64,
     pub(crate) space: std::path::PathBuf,
+    pub(crate) store_is_local: bool,
     pub(crate) store_wait: StoreWait,
 }
 
@@ -105,6 +112,7 @@ impl Engine {
             read_deadline,
             staging_limit_bytes,
             space,
+            store_is_local,
             store_wait,
         } = parts;
         let pack_ids = RwLock::new(pack_ids);
@@ -125,6 +133,9 @@ impl Engine {
             shows_snapshots: AtomicBool::new(false),
             pressure: OnceLock::new(),
             space,
+            store_is_local,
+            given_way: Mutex::default(),
+            gave_way: Mutex::default(),
         }
     }
 

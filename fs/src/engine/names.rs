@@ -149,7 +149,7 @@ impl Engine {
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let parent = self.place(parent, name)?;
         let orphan = self.ns.rmdir(parent, name, self.now_ns())?;
-        self.orphaned(Some(orphan))
+        self.orphaned(orphan)
     }
 
     /// Renames.

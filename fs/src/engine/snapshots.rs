@@ -59,7 +59,7 @@ impl Engine {
         let _ = self.onlooker.set(onlooker);
     }
 
-    fn bring_in(&self) {
+    pub(super) fn bring_in(&self) {
         if let Some(onlooker) = self.onlooker.get() {
             onlooker.bring_in();
         }

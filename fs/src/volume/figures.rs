@@ -64,8 +64,14 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// Inodes in use.
     pub inodes: u64,
-    /// Bytes mapped by files.
+    /// Bytes mapped by files, those in the trash left out.
     pub used_bytes: u64,
+    /// Inodes that are only in the trash.
+    pub trash_inodes: u64,
+    /// Bytes mapped by these.
+    pub trash_bytes: u64,
+    /// How long what is removed stays there, milliseconds; 0: it does not go there.
+    pub trash_keep_ms: u64,
     /// For how long processors were kept awake for requests; `None` where they are not.
     pub kept_awake_ms: Option<u64>,
 }
@@ -144,6 +150,9 @@ impl Volume {
             last_error: self.last_error.lock().clone(),
             inodes: usage.inodes,
             used_bytes: usage.bytes,
+            trash_inodes: usage.trash_inodes,
+            trash_bytes: usage.trash_bytes,
+            trash_keep_ms: u64::try_from(self.trash_kept.as_millis()).unwrap_or(u64::MAX),
             kept_awake_ms: self
                 .awake
                 .get()

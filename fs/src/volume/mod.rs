@@ -26,6 +26,7 @@ mod rewrite;
 mod sealed;
 mod thinning;
 mod transfer;
+mod trash;
 mod unnamed;
 mod uploads;
 mod views;
@@ -106,6 +107,8 @@ pub struct VolumeConfig {
     pub lease: LeaseTerm,
     /// What may be done to get it.
     pub claim: Claim,
+    /// How long what is removed stays in the trash; zero: it does not go there, and what is there ends.
+    pub trash: Duration,
     /// Show this divergent copy of the local state, read-only.
     pub divergent: Option<String>,
     /// Show the newest restore point that is not younger than this, milliseconds since 1970; read-only.
@@ -136,6 +139,8 @@ pub struct Volume {
     pub(crate) read_only: bool,
     /// How often what has changed goes to the store.
     sync_interval: Duration,
+    /// How long what is removed stays in the trash.
+    trash_kept: Duration,
     awake: OnceLock<Arc<Awake>>,
     workers: Mutex<Vec<Worker>>,
     locks: Mutex<Option<Locks>>,

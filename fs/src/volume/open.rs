@@ -174,6 +174,7 @@ impl Volume {
             last_error,
             read_only: config.read_only,
             sync_interval: config.upload_delay.max(SYNC_INTERVAL),
+            trash_kept: config.trash,
             awake: OnceLock::new(),
             workers: Mutex::new(Vec::new()),
             locks: Mutex::new(Some(locks)),
@@ -244,6 +245,19 @@ impl Volume {
                 {
                     volume.gc_if_changed();
                     next = Instant::now() + gc::INTERVAL;
+                }
+            },
+        )?);
+        let volume = Arc::downgrade(self);
+        let waker = Waker::default();
+        let stop = waker.clone();
+        workers.push(Worker::start(
+            "weldr-trash",
+            &waker,
+            super::trash::INTERVAL,
+            move || {
+                if let Some(volume) = volume.upgrade() {
+                    volume.tidy_trash(&|| stop.stopping());
                 }
             },
         )?);
@@ -373,6 +387,7 @@ pub(super) fn open_parts(
         boot_id: boot_id(),
         seed: seed(),
         read_only: config.read_only,
+        trash: !config.trash.is_zero(),
         ..MetaSettings::default()
     };
     let owner = (
@@ -430,6 +445,7 @@ pub(super) fn open_parts(
             .directory()
             .unwrap_or(&folders.segments)
             .to_owned(),
+        store_is_local: config.source.directory().is_some(),
         store_wait: config.store_wait,
     })
 }

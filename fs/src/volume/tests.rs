@@ -23,9 +23,11 @@ mod history;
 mod kept;
 mod lease;
 mod loss;
+mod past;
 mod points;
 mod rivals;
 mod snapshots;
+mod trash;
 
 struct Machine {
     runtime: tokio::runtime::Runtime,
@@ -71,6 +73,7 @@ impl Machine {
                 take_over: true,
                 set_aside: false,
             },
+            trash: Duration::from_secs(7 * 86_400),
             divergent: None,
             at_ms: None,
         }

@@ -34,6 +34,7 @@ use crate::settings::{DataBarrier, MetaSettings, Permit};
 use crate::snapshot::{Replaced, Snapshots};
 use crate::sqlite::open::Readers;
 use crate::sqlite::write::Counters;
+use crate::trash::Trash;
 
 pub use attr::{AttrChange, TimeSet};
 pub(crate) use create::FIRST_COOKIE;
@@ -41,7 +42,7 @@ pub use create::NewNode;
 pub use readdir::DirEntry;
 pub use rename::RenameFlags;
 pub use runs::{ExtendSums, FallocMode, SeekTo, WriteAt};
-pub(crate) use tx::{Tx, check_name, ino_of};
+pub(crate) use tx::{Tx, check_name, ino_of, ms_of};
 pub use xattr::XattrMode;
 
 /// What only a mutation moves.
@@ -50,6 +51,8 @@ pub(crate) struct CommitState {
     pub(crate) next_epoch: u64,
     /// Files with so many runs that rewriting them would pay.
     pub(crate) fragmented: FxHashSet<Ino>,
+    /// Directories that were made since the last publication and of which something is in the trash.
+    pub(crate) young_dirs: FxHashSet<Ino>,
 }
 
 /// Numbers that are given once. Only a mutation takes one, under the commit lock; a checkpoint reads them without it:
@@ -101,6 +104,7 @@ pub struct Namespace {
     /// Asked before every mutation; unset, nobody else can have the volume.
     pub(crate) permit: OnceLock<Arc<dyn Permit>>,
     pub(crate) reserve: Reserve,
+    pub(crate) trash: Trash,
 }
 
 impl std::fmt::Debug for Namespace {
@@ -114,10 +118,14 @@ impl std::fmt::Debug for Namespace {
 /// How much there is, and how far behind the disk is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Inodes, orphans included.
+    /// Inodes, orphans included and those in the trash left out.
     pub inodes: u64,
-    /// Bytes mapped by files.
+    /// Bytes mapped by these.
     pub bytes: u64,
+    /// Inodes that are in the trash and have no name besides.
+    pub trash_inodes: u64,
+    /// Bytes mapped by these.
+    pub trash_bytes: u64,
     /// Last operation acknowledged.
     pub acknowledged: Lsn,
     /// Last operation known to be on the local disk.
@@ -230,9 +238,16 @@ impl Namespace {
     /// How much there is.
     pub fn usage(&self) -> Usage {
         let (waiting_records, waiting_bytes) = self.overlay.waiting();
+        let (trash_inodes, trash_bytes) = self.trash.held();
+        let rest = |all: &AtomicI64, trash: u64| {
+            let all = all.load(Ordering::Relaxed).max(0) as u64;
+            all.saturating_sub(trash)
+        };
         Usage {
-            inodes: self.inodes.load(Ordering::Relaxed).max(0) as u64,
-            bytes: self.bytes.load(Ordering::Relaxed).max(0) as u64,
+            inodes: rest(&self.inodes, trash_inodes),
+            bytes: rest(&self.bytes, trash_bytes),
+            trash_inodes,
+            trash_bytes,
             acknowledged: self.journal.last(),
             durable: self.journal.durable(),
             checkpointed: self.checkpointer.done(),

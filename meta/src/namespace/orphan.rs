@@ -10,7 +10,8 @@ use super::Namespace;
 const BATCH: usize = 256;
 
 impl Namespace {
-    /// Removes inodes for good that have no name and that nobody holds any more. Others are left alone.
+    /// Removes inodes for good that have no name, are not in the trash, and that nobody holds any more. Others are left
+    /// alone.
     ///
     /// # Errors
     /// What a commit can fail with; the orphans not reached stay and are found again at the next mount.
@@ -19,6 +20,7 @@ impl Namespace {
             let mut tx = self.begin(now_ns)?;
             for ino in batch {
                 match tx.get(*ino) {
+                    Ok(at) if tx.row(at).is_trashed_file() => {}
                     Ok(at) if tx.row(at).nlink == 0 => tx.drop_inode(at),
                     Ok(_) | Err(MetaError::NotFound) => {}
                     Err(error) => return Err(error),

@@ -7,8 +7,8 @@ use super::Namespace;
 use super::tx::check_name;
 
 impl Namespace {
-    /// Removes a name of anything but a directory. Returns the inode when this was its last name: it is an orphan now
-    /// and lives until [`Namespace::reclaim`].
+    /// Removes a name of anything but a directory. Returns the inode when this was its last name and it is not in the
+    /// trash: it is an orphan now and lives until [`Namespace::reclaim`].
     ///
     /// # Errors
     /// `NotFound`, `NotDir`, `IsDir`.
@@ -22,17 +22,16 @@ impl Namespace {
             return Err(MetaError::IsDir);
         }
         tx.remove_entry(dir, name, dirent);
-        tx.unlink_inode(at);
-        let orphan = (tx.row(at).nlink == 0).then_some(dirent.ino);
+        let orphan = tx.unlink_inode(at, dir, name);
         tx.commit()?;
         Ok(orphan)
     }
 
-    /// Removes an empty directory and returns its inode, an orphan now.
+    /// Removes an empty directory. Returns its inode unless it is in the trash: an orphan now.
     ///
     /// # Errors
     /// `NotFound`, `NotDir`, `NotEmpty`.
-    pub fn rmdir(&self, parent: Ino, name: &[u8], now_ns: i64) -> Result<Ino> {
+    pub fn rmdir(&self, parent: Ino, name: &[u8], now_ns: i64) -> Result<Option<Ino>> {
         let mut tx = self.begin(now_ns)?;
         let dir = tx.dir(parent)?;
         check_name(name)?;
@@ -43,8 +42,8 @@ impl Namespace {
         }
         tx.remove_entry(dir, name, dirent);
         tx.row_mut(dir).nlink -= 1;
-        tx.unlink_inode(at);
+        let orphan = tx.unlink_inode(at, dir, name);
         tx.commit()?;
-        Ok(dirent.ino)
+        Ok(orphan)
     }
 }

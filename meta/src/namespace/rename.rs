@@ -26,7 +26,7 @@ struct Ends<'a> {
 }
 
 impl Namespace {
-    /// Renames. Returns the inode that lost its last name to it, an orphan now.
+    /// Renames. Returns the inode that lost its last name to it, unless it is in the trash: an orphan now.
     ///
     /// # Errors
     /// `NotFound`, `Exists`, `NotEmpty`, `IsDir`, `NotDir`, `Invalid` (into itself), `TooManyLinks`.
@@ -100,8 +100,7 @@ impl Namespace {
             (true, true) => tx.row_mut(ends.to).nlink -= 1,
             (false, false) => {}
         }
-        tx.unlink_inode(at);
-        Ok((tx.row(at).nlink == 0).then_some(target.ino))
+        Ok(tx.unlink_inode(at, ends.to, ends.new_name))
     }
 
     /// Moves the entry to its new name. One that was there keeps its place, so that a listing under way shows the name once.

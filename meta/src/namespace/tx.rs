@@ -11,7 +11,7 @@ use crate::changes::Change;
 use crate::codec::encode_changes;
 use crate::error::{MetaError, Result};
 use crate::ids::{Cookie, ExtentId, Ino, Lsn};
-use crate::rows::{Dirent, InodeRow, Location, MAX_NAME_BYTES, Name};
+use crate::rows::{Dirent, InodeRow, Location, MAX_NAME_BYTES, Name, TrashRow};
 use crate::settings::CAP_WAIT;
 
 use super::{CommitState, Namespace};
@@ -108,7 +108,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Brings an inode that is alive into the working set.
-    pub(super) fn get(&mut self, ino: Ino) -> Result<At> {
+    pub(crate) fn get(&mut self, ino: Ino) -> Result<At> {
         if let Some(at) = self.working.iter().position(|w| w.node.ino == ino) {
             return Ok(At(at));
         }
@@ -149,11 +149,11 @@ impl<'a> Tx<'a> {
         }
     }
 
-    pub(super) fn row(&self, at: At) -> &InodeRow {
+    pub(crate) fn row(&self, at: At) -> &InodeRow {
         &self.working[at.0].row
     }
 
-    pub(super) fn row_mut(&mut self, at: At) -> &mut InodeRow {
+    pub(crate) fn row_mut(&mut self, at: At) -> &mut InodeRow {
         &mut self.working[at.0].row
     }
 
@@ -251,8 +251,10 @@ impl<'a> Tx<'a> {
         });
     }
 
-    /// Takes one link from an inode; the last one makes it an orphan, which lives until it is reclaimed.
-    pub(super) fn unlink_inode(&mut self, at: At) {
+    /// Takes one link from an inode that had `name` in `dir`. The name goes to the trash if it is kept there. One that has
+    /// no other name lives as long as it is there; otherwise it is an orphan, which lives until it is reclaimed, and is
+    /// returned.
+    pub(super) fn unlink_inode(&mut self, at: At, dir: At, name: &[u8]) -> Option<Ino> {
         let now = self.now_ns;
         let row = self.row_mut(at);
         row.nlink = if row.is_dir() {
@@ -261,10 +263,49 @@ impl<'a> Tx<'a> {
             row.nlink.saturating_sub(1)
         };
         row.ctime_ns = now;
-        if row.nlink == 0 {
-            let ino = row.ino;
-            self.changes.push(Change::PutOrphan(ino));
+        let row = *row;
+        if !self.is_kept(&row) {
+            if row.nlink > 0 {
+                return None;
+            }
+            self.changes.push(Change::PutOrphan(row.ino));
+            return Some(row.ino);
         }
+        let Working { before, .. } = &self.working[dir.0];
+        let (parent, dir_mtime_ns) = (before.ino, before.mtime_ns);
+        if row.nlink == 0 && !row.is_dir() {
+            self.row_mut(at).parent = parent;
+        }
+        self.put_trash(TrashRow {
+            ino: row.ino,
+            parent,
+            name: Name::from(name),
+            deleted_ms: ms_of(now),
+            dir_mtime_ns,
+        });
+        None
+    }
+
+    fn put_trash(&mut self, row: TrashRow) {
+        // A directory that was made since the last publication is kept for what is in the trash of it.
+        if self.ns.trash.is_young(row.parent) {
+            self.state.young_dirs.insert(row.parent);
+        }
+        self.changes.push(Change::PutTrash(row));
+    }
+
+    /// Whether a name of an inode is kept in the trash when it is removed.
+    fn is_kept(&self, row: &InodeRow) -> bool {
+        let trash = &self.ns.trash;
+        let is_young = trash.is_young(row.ino);
+        if row.is_dir() {
+            // What is in the trash of it would not know where it was.
+            return match is_young {
+                true => self.state.young_dirs.contains(&row.ino),
+                false => trash.takes() || trash.may_have_names(),
+            };
+        }
+        !is_young && (trash.takes() || (trash.may_have_names() && self.ns.may_be_in_trash(row.ino)))
     }
 
     /// Removes an inode for good.
@@ -320,11 +361,10 @@ impl<'a> Tx<'a> {
 
     /// Appends to the journal and to the overlay.
     fn append(&self) -> Result<Lsn> {
-        let now_ms = u64::try_from(self.now_ns / 1_000_000).unwrap_or(0);
         let lsn = self
             .ns
             .journal
-            .append(now_ms, |out| encode_changes(&self.changes, out))?;
+            .append(ms_of(self.now_ns), |out| encode_changes(&self.changes, out))?;
         let growing = || self.growing.clone();
         // The base of a growing extent was read before anything was written: this cannot fail half way.
         self.ns
@@ -357,8 +397,26 @@ impl<'a> Tx<'a> {
             if before != after {
                 self.ns.bytes.fetch_add(after - before, Ordering::Relaxed);
             }
+            // Whoever has it open may still write to it.
+            let (was, is) = (w.before.is_trashed_file(), w.row.is_trashed_file());
+            let bytes_of = |in_trash: bool, row: &InodeRow| match in_trash {
+                true => row.allocated as i64,
+                false => 0,
+            };
+            let bytes = bytes_of(is && !w.dropped, &w.row) - bytes_of(was, &w.before);
+            let inodes = i64::from(is && !w.dropped) - i64::from(was);
+            self.ns.trash.count(inodes, bytes);
         }
+        self.ns.trash.count_names(&self.changes, |ino| {
+            let found = self.working.iter().find(|w| w.node.ino == ino);
+            found.is_some_and(|w| w.row.is_dir())
+        });
     }
+}
+
+/// Milliseconds of a time in nanoseconds, both since 1970.
+pub(crate) fn ms_of(ns: i64) -> u64 {
+    u64::try_from(ns / 1_000_000).unwrap_or(0)
 }
 
 /// The inode whose cached content a change touches.
@@ -377,6 +435,8 @@ pub(crate) fn ino_of(change: &Change) -> Option<Ino> {
         | Change::GrowLocation { .. }
         | Change::PutOrphan(_)
         | Change::DelOrphan(_)
+        | Change::PutTrash(_)
+        | Change::DelTrash { .. }
         | Change::PutSnapshot { .. }
         | Change::Bulk(_) => None,
     }

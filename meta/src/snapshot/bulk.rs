@@ -19,7 +19,7 @@ use super::edit::Edited;
 
 impl Namespace {
     /// Looks at the tables as they are, in one state. The caller has brought into them what it wants to see.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.readers.with(|c| {
             let t = c.unchecked_transaction()?;
             Ok(look(&t))
@@ -46,7 +46,7 @@ impl Bulk {
 
 impl Tx<'_> {
     /// Brings everything into SQLite while nobody can add to it.
-    pub(super) fn rest(&self) -> Result<()> {
+    pub(crate) fn rest(&self) -> Result<()> {
         let ns = self.namespace();
         ns.checkpoint(ns.acknowledged())
     }
@@ -55,7 +55,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// Nothing has happened then.
-    pub(super) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
+    pub(crate) fn commit_bulk(mut self, edited: &Edited, below: Ino) -> Result<()> {
         let ns = self.namespace();
         // Who reads directories meanwhile would see rows that do not fit together.
         let mut nodes = Vec::with_capacity(edited.dirs.len());
@@ -83,6 +83,8 @@ impl Tx<'_> {
         drop(locked);
         ns.inodes.fetch_add(edited.born.0, Ordering::Relaxed);
         ns.bytes.fetch_add(edited.born.1, Ordering::Relaxed);
+        ns.trash.count(edited.trash.0, edited.trash.1);
+        ns.trash.count_names(&edited.changes, |_| false);
         self.changes.push(Change::Bulk(below));
         if let Err(error) = self.commit() {
             tracing::warn!(%error, "a change of many rows is not noted; the next operation makes up for it");

@@ -10,10 +10,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::changes::Change;
 use crate::error::{MetaError, Result};
 use crate::ids::{Cookie, Ino};
-use crate::namespace::{FIRST_COOKIE, ino_of};
-use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name};
+use crate::namespace::{FIRST_COOKIE, ino_of, ms_of};
+use crate::rows::{Dirent, InodeRow, MAX_LINKS, Name, TrashRow};
 use crate::sqlite::at::At;
 use crate::sqlite::open::named;
+use crate::sqlite::trash;
 
 /// Rows that one restore or clone may change. All of them are in memory at once.
 const MAX_CHANGES: usize = 4 << 20;
@@ -22,6 +23,8 @@ const MAX_CHANGES: usize = 4 << 20;
 struct Touched {
     /// The links it has in the tables; none for one that the edit makes.
     nlink_before: Option<u32>,
+    /// The bytes it maps, if it is a file in the trash.
+    trashed_before: Option<u64>,
     row: InodeRow,
 }
 
@@ -39,25 +42,27 @@ pub struct EntryChange {
 }
 
 /// What an edit came to.
-pub(super) struct Edited {
+pub(crate) struct Edited {
     /// By the inodes they belong to, each row once.
-    pub(super) changes: Arc<Vec<Change>>,
+    pub(crate) changes: Arc<Vec<Change>>,
     /// Entries that were added, replaced or removed in directories that were there before.
-    pub(super) entries: Vec<EntryChange>,
+    pub(crate) entries: Vec<EntryChange>,
     /// How many entries were added to directories that the edit made.
-    pub(super) inner: u64,
+    pub(crate) inner: u64,
     /// Inodes that were there before and that change.
-    pub(super) inodes: Vec<Ino>,
+    pub(crate) inodes: Vec<Ino>,
     /// Those of them that are directories. Of others only the row changes.
-    pub(super) dirs: Vec<Ino>,
+    pub(crate) dirs: Vec<Ino>,
     /// Those of them that have no name any more.
-    pub(super) orphans: Arc<Vec<Ino>>,
+    pub(crate) orphans: Arc<Vec<Ino>>,
     /// Inodes that were made, and how many bytes they map.
-    pub(super) born: (i64, i64),
+    pub(crate) born: (i64, i64),
+    /// Inodes without a name that came to the trash, less those that left it, and the bytes that they map.
+    pub(crate) trash: (i64, i64),
 }
 
 /// The edit.
-pub(super) struct Edit<'c, 'n> {
+pub(crate) struct Edit<'c, 'n> {
     pub(super) now: At<'c>,
     now_ns: i64,
     number: &'n mut dyn FnMut() -> Ino,
@@ -66,11 +71,14 @@ pub(super) struct Edit<'c, 'n> {
     changes: Vec<Change>,
     entries: Vec<EntryChange>,
     inner: u64,
+    /// Directories that lost their names, with where they had them.
+    lost: FxHashMap<Ino, (Ino, Name)>,
+    trash: (i64, i64),
 }
 
 impl<'c, 'n> Edit<'c, 'n> {
     /// `number` gives inode numbers that nothing has.
-    pub(super) fn new(now: At<'c>, now_ns: i64, number: &'n mut dyn FnMut() -> Ino) -> Self {
+    pub(crate) fn new(now: At<'c>, now_ns: i64, number: &'n mut dyn FnMut() -> Ino) -> Self {
         Self {
             now,
             now_ns,
@@ -80,10 +88,12 @@ impl<'c, 'n> Edit<'c, 'n> {
             changes: Vec::new(),
             entries: Vec::new(),
             inner: 0,
+            lost: FxHashMap::default(),
+            trash: (0, 0),
         }
     }
 
-    fn push(&mut self, change: Change) -> Result<()> {
+    pub(crate) fn push(&mut self, change: Change) -> Result<()> {
         if self.changes.len() >= MAX_CHANGES {
             return Err(MetaError::Invalid(
                 "more than four million rows would change at once",
@@ -94,21 +104,32 @@ impl<'c, 'n> Edit<'c, 'n> {
     }
 
     /// The row of an inode, to be changed.
-    pub(super) fn row(&mut self, ino: Ino) -> Result<&mut InodeRow> {
+    pub(crate) fn row(&mut self, ino: Ino) -> Result<&mut InodeRow> {
         use std::collections::hash_map::Entry;
         let touched = match self.touched.entry(ino) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(free) => {
                 let row = named(self.now.inode(ino))?.ok_or_else(|| missing(ino))?;
-                let nlink_before = Some(row.nlink);
-                free.insert(Touched { nlink_before, row })
+                free.insert(Touched {
+                    nlink_before: Some(row.nlink),
+                    trashed_before: row.is_trashed_file().then_some(row.allocated),
+                    row,
+                })
             }
         };
         Ok(&mut touched.row)
     }
 
+    /// The row of an inode as it is by now, which does not count as changing it.
+    fn seen(&self, ino: Ino) -> Result<InodeRow> {
+        match self.touched.get(&ino) {
+            Some(touched) => Ok(touched.row),
+            None => named(self.now.inode(ino))?.ok_or_else(|| missing(ino)),
+        }
+    }
+
     /// Whether the edit made this inode.
-    pub(super) fn is_born(&self, ino: Ino) -> bool {
+    pub(crate) fn is_born(&self, ino: Ino) -> bool {
         self.touched
             .get(&ino)
             .is_some_and(|t| t.nlink_before.is_none())
@@ -116,7 +137,7 @@ impl<'c, 'n> Edit<'c, 'n> {
 
     /// Makes an inode like another one of some state, with its attributes, target and runs and without a name. It shares
     /// the other's extents.
-    pub(super) fn copy(&mut self, at: At<'_>, of: &InodeRow) -> Result<Ino> {
+    pub(crate) fn copy(&mut self, at: At<'_>, of: &InodeRow) -> Result<Ino> {
         let ino = (self.number)();
         let is_dir = of.is_dir();
         let row = InodeRow {
@@ -129,8 +150,12 @@ impl<'c, 'n> Edit<'c, 'n> {
             ctime_ns: self.now_ns,
             ..*of
         };
-        let nlink_before = None;
-        self.touched.insert(ino, Touched { nlink_before, row });
+        let made = Touched {
+            nlink_before: None,
+            trashed_before: None,
+            row,
+        };
+        self.touched.insert(ino, made);
         for (name, value) in named(at.xattrs(of.ino))? {
             self.push(Change::PutXattr { ino, name, value })?;
         }
@@ -154,10 +179,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             true => wanted.clone(),
             false => named(self.now.xattrs(dir))?,
         };
-        let row = match self.touched.get(&dir) {
-            Some(touched) => touched.row,
-            None => named(self.now.inode(dir))?.ok_or_else(|| missing(dir))?,
-        };
+        let row = self.seen(dir)?;
         let dressed = InodeRow {
             mode: like.mode,
             uid: like.uid,
@@ -193,7 +215,7 @@ impl<'c, 'n> Edit<'c, 'n> {
 
     /// Makes an entry of a directory name `to`, or nothing, whatever it names now. Returns what it named, if that was a
     /// directory.
-    pub(super) fn set_entry(
+    pub(crate) fn set_entry(
         &mut self,
         dir: Ino,
         name: &Name,
@@ -245,10 +267,12 @@ impl<'c, 'n> Edit<'c, 'n> {
                 is: to,
             }),
         }
-        match was {
-            Some(was) => self.unlink(dir, was),
-            None => Ok(None),
+        let Some(was) = was else { return Ok(None) };
+        let ended = self.unlink(dir, was)?;
+        if let Some(ended) = ended {
+            self.lost.insert(ended, (dir, Name::clone(name)));
         }
+        Ok(ended)
     }
 
     fn link(&mut self, dir: Ino, ino: Ino) -> Result<()> {
@@ -293,11 +317,71 @@ impl<'c, 'n> Edit<'c, 'n> {
         Ok(())
     }
 
+    /// Counts directories that come to the trash (or leave it): their rows do not tell.
+    pub(crate) fn count_trash(&mut self, dirs: i64) {
+        self.trash.0 += dirs;
+    }
+
+    /// Directories that lost their names stay, in the trash, as long as anything is there that was in them.
+    fn keep_dirs(&mut self) -> Result<FxHashSet<Ino>> {
+        let mut kept: FxHashSet<Ino> = FxHashSet::default();
+        let is_over = |touched: &Touched| touched.row.is_dir() && touched.row.nlink == 0;
+        let over = self.touched.iter().filter(|(_, t)| is_over(t));
+        let over: Vec<Ino> = over.map(|(ino, _)| *ino).collect();
+        for dir in over {
+            let mut at = dir;
+            if !named(trash::has_names_of(self.now.connection(), dir))? {
+                continue;
+            }
+            while let Some((parent, name)) = self.lost.get(&at).cloned() {
+                if self.touched.get(&at).is_none_or(|t| !is_over(t)) || !kept.insert(at) {
+                    break;
+                }
+                let dir_mtime_ns = self.seen(parent)?.mtime_ns;
+                self.push(Change::PutTrash(TrashRow {
+                    ino: at,
+                    parent,
+                    name,
+                    deleted_ms: ms_of(self.now_ns),
+                    dir_mtime_ns,
+                }))?;
+                self.row(at)?.parent = parent;
+                at = parent;
+            }
+        }
+        self.count_trash(kept.len() as i64);
+        Ok(kept)
+    }
+
     /// What it came to.
-    pub(super) fn finish(mut self) -> Result<Edited> {
+    pub(crate) fn finish(mut self) -> Result<Edited> {
+        let kept = self.keep_dirs()?;
         let (mut orphans, mut born) = (Vec::new(), (0, 0));
         let (mut is_born, mut dirs) = (FxHashSet::default(), Vec::new());
-        for (ino, Touched { nlink_before, row }) in std::mem::take(&mut self.touched) {
+        for (ino, touched) in std::mem::take(&mut self.touched) {
+            let Touched {
+                nlink_before,
+                trashed_before,
+                mut row,
+            } = touched;
+            let is_over = row.nlink == 0 && nlink_before.is_none_or(|before| before > 0);
+            let mut is_orphan = is_over && !kept.contains(&ino);
+            // One that has other names in the trash stays there by them.
+            if is_orphan
+                && !row.is_dir()
+                && let Some(dir) = named(trash::dir_of(self.now.connection(), ino))?
+            {
+                row.parent = dir;
+                is_orphan = false;
+            }
+            if let Some(bytes) = trashed_before {
+                self.trash.0 -= 1;
+                self.trash.1 -= bytes as i64;
+            }
+            if row.is_trashed_file() {
+                self.trash.0 += 1;
+                self.trash.1 += row.allocated as i64;
+            }
             match nlink_before {
                 Some(_) if row.is_dir() => dirs.push(ino),
                 Some(_) => {}
@@ -307,7 +391,7 @@ impl<'c, 'n> Edit<'c, 'n> {
                 }
             }
             self.push(Change::PutInode(row))?;
-            if row.nlink == 0 && nlink_before.is_none_or(|before| before > 0) {
+            if is_orphan {
                 orphans.push(ino);
             }
         }
@@ -325,6 +409,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             dirs,
             orphans: Arc::new(orphans),
             born,
+            trash: self.trash,
         })
     }
 }

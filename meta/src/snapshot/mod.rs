@@ -6,14 +6,14 @@
 mod bulk;
 mod clone;
 mod diff;
-mod edit;
+pub(crate) mod edit;
 mod late;
 mod order;
 mod plan;
 mod restore;
 mod successors;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::collections::BTreeMap;
@@ -266,6 +266,7 @@ impl crate::namespace::Tx<'_> {
         let lsn = self.settle()?;
         let snapshot = new.made(epoch, next_ino, lsn);
         ns.snapshots.lock().all.insert(epoch, snapshot.clone());
+        ns.trash.grown_up(next_ino);
         Ok(snapshot)
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod own;
 pub(crate) mod packs;
 pub(crate) mod read;
 pub(crate) mod schema;
+pub(crate) mod trash;
 pub(crate) mod write;
 
 use crate::ids::ExtentId;

@@ -5,12 +5,12 @@ use rusqlite::Connection;
 use crate::error::{MetaError, Result};
 
 /// The newest schema this program knows; kept in SQLite's `user_version`.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 /// SQLite's `application_id` of a WeldrFS database: "WFSM".
 pub(crate) const APPLICATION_ID: i32 = 0x5746_534D;
 
 /// `MIGRATIONS[n]` takes a database from version n to n + 1.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE setting (
@@ -217,6 +217,23 @@ CREATE TABLE symlink_undo (
     PRIMARY KEY (ino, epoch)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX symlink_undo_by_epoch ON symlink_undo (epoch);
+";
+
+/// Names that were removed. The table of that name before was always empty.
+const VERSION_4: &str = "
+DROP TABLE trash;
+
+CREATE TABLE trash (
+    id           INTEGER PRIMARY KEY NOT NULL,
+    ino          INTEGER NOT NULL,
+    parent       INTEGER NOT NULL,
+    name         BLOB NOT NULL,
+    deleted_ms   INTEGER NOT NULL,
+    dir_mtime_ns INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX trash_by_ino ON trash (ino, parent, name);
+CREATE INDEX trash_by_parent ON trash (parent);
+CREATE INDEX trash_by_time ON trash (deleted_ms);
 ";
 
 /// Brings a database to the newest schema.

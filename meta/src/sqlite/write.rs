@@ -112,7 +112,8 @@ fn rows(t: &Transaction<'_>, g: &Generation) -> Sql<()> {
     for (extent, location) in in_order(&g.locations) {
         w.put_location(*extent, location)?;
     }
-    w.attributes(g)
+    w.attributes(g)?;
+    w.trash(g)
 }
 
 fn in_order<K: Ord + Copy, V>(rows: &FxHashMap<K, V>) -> Vec<(&K, &V)> {
@@ -283,6 +284,29 @@ impl Writer<'_> {
                 false => "DELETE FROM orphan WHERE ino = ?1",
             };
             self.run(sql, params![signed(ino.0)])?;
+        }
+        Ok(())
+    }
+
+    fn trash(&self, g: &Generation) -> Sql<()> {
+        for ((ino, parent, name), removed) in &g.trash {
+            match removed {
+                Some(removed) => self.run(
+                    "INSERT OR REPLACE INTO trash (ino, parent, name, deleted_ms, dir_mtime_ns) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        signed(ino.0),
+                        signed(parent.0),
+                        &name[..],
+                        signed(removed.deleted_ms),
+                        removed.dir_mtime_ns
+                    ],
+                )?,
+                None => self.run(
+                    "DELETE FROM trash WHERE ino = ?1 AND parent = ?2 AND name = ?3",
+                    params![signed(ino.0), signed(parent.0), &name[..]],
+                )?,
+            }
         }
         Ok(())
     }

@@ -56,6 +56,7 @@ impl EngineSubject {
             store_wait: StoreWait::Never,
             lease: weldrfs_fs::LeaseTerm::Auto,
             claim: weldrfs_fs::Claim::default(),
+            trash: Duration::from_secs(7 * 86_400),
             divergent: None,
             at_ms: None,
         };

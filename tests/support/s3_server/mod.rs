@@ -162,8 +162,8 @@ impl S3Server {
     }
 
     /// Bytes of all objects of a bucket.
-    pub(crate) fn bytes_of(&self, bucket: &str) -> u64 {
-        self.objects.bytes_of(bucket)
+    pub(crate) fn bytes_of(&self, bucket: &str, prefix: &str) -> u64 {
+        self.objects.bytes_of(bucket, prefix)
     }
 }
 

@@ -71,9 +71,11 @@ impl Objects {
             .collect()
     }
 
-    pub(super) fn bytes_of(&self, bucket: &str) -> u64 {
+    pub(super) fn bytes_of(&self, bucket: &str, prefix: &str) -> u64 {
         let all = self.all.lock();
-        let of = all.iter().filter(|(name, _)| name.0 == bucket);
+        let of = all
+            .iter()
+            .filter(|((of, key), _)| of == bucket && key.starts_with(prefix));
         of.map(|(_, entry)| entry.bytes.len() as u64).sum()
     }
 

@@ -35,11 +35,14 @@ pub(in crate::sidecar) async fn health(
     };
     let mut parts = HealthParts {
         mounts: app.mounts.health(),
+        previews: app.previews.health(),
         store,
     };
-    let status = parts.mounts.status.max(parts.store.status);
+    let statuses = [&parts.mounts, &parts.previews, &parts.store].map(|part| part.status);
+    let status = statuses.into_iter().max().unwrap_or(HealthStatus::Ok);
     if identity == Identity::Nobody {
         parts.mounts.reason = None;
+        parts.previews.reason = None;
         parts.store.reason = None;
     }
     let code = match status {
@@ -68,7 +71,9 @@ pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Respon
         listeners: STREAMS_MAX.saturating_sub(app.streams.available_permits()),
         database_works: app.store.trouble().await.is_none(),
     };
-    let text = app.metrics.text(&app.mounts.views(), now)?;
+    let text = app
+        .metrics
+        .text(&app.mounts.views(), &app.previews.list(), now)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

@@ -6,6 +6,7 @@ mod exec;
 mod health;
 mod mounts;
 pub(super) mod page;
+mod previews;
 pub(super) mod snapshots;
 mod workflows;
 
@@ -15,6 +16,10 @@ pub(super) use health::{__path_health, __path_metrics, health, metrics, openapi}
 pub(super) use mounts::{
     __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,
     details, list, logs, sync, unmount,
+};
+pub(super) use previews::{
+    __path_get_preview, __path_list_previews, __path_preview_logs, __path_start_preview,
+    __path_stop_preview, get_preview, list_previews, preview_logs, start_preview, stop_preview,
 };
 
 pub(super) use workflows::{

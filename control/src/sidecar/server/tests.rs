@@ -24,6 +24,7 @@ use super::super::auth::{AuthSettings, TokenFile};
 use super::super::host::{Ending, WallClock};
 use super::super::kept_socket::SOCKET_MODE;
 use super::super::limits::Rates;
+use super::super::previews::{PreviewPorts, PreviewSettings};
 use super::super::sandboxing::SandboxSettings;
 use super::super::settings::{MOUNTS_MAX, TOKENS_NAME};
 use super::super::store::tamper;
@@ -44,6 +45,14 @@ struct Running {
 fn settings(host: &FakeHost, tcp: bool) -> Settings {
     let folder = host.folder();
     Settings {
+        previews: PreviewSettings {
+            ports: PreviewPorts {
+                address: std::net::Ipv4Addr::LOCALHOST.into(),
+                first: 3000,
+                last: 3019,
+            },
+            allowed: Vec::new(),
+        },
         folder: folder.join("control"),
         run_dir: folder.join("run"),
         socket: folder.join("run/control.sock"),

@@ -5,11 +5,13 @@
 
 mod answers;
 mod branches;
+mod previews;
 mod schema;
 mod workflows;
 
 pub(super) use answers::Reserved;
 pub(super) use branches::{BranchRow, Mark, RowState};
+pub(super) use previews::KeptPreview;
 pub(super) use workflows::{OutputPlace, RunChange, RunFilter, RunRow, RunRows, StepRow};
 
 use std::fs::{DirBuilder, File};

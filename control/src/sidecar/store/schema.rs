@@ -8,7 +8,7 @@ use crate::sidecar::start_error::StartError;
 const APPLICATION_ID: i64 = 0x5746_5343;
 
 /// What makes version n out of version n-1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 1: the mounts that are wanted, and what has happened.
     "CREATE TABLE mount (
          name TEXT PRIMARY KEY,
@@ -50,7 +50,16 @@ const MIGRATIONS: [&str; 4] = [
          dropped_ms INTEGER,
          PRIMARY KEY (mount, name)
      ) STRICT, WITHOUT ROWID;",
-    // 4: workflows.
+    // 4: the apps that run on mounts, one for each folder.
+    "CREATE TABLE preview (
+         id TEXT PRIMARY KEY,
+         mount TEXT NOT NULL,
+         folder TEXT NOT NULL,
+         sandbox TEXT,
+         data TEXT NOT NULL,
+         UNIQUE (mount, folder)
+     ) STRICT, WITHOUT ROWID;",
+    // 5: workflows.
     "CREATE TABLE definition (
          hash TEXT PRIMARY KEY,
          text TEXT NOT NULL

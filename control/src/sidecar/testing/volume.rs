@@ -13,8 +13,9 @@ use crate::volume::{
     BudgetReport, BudgetRequest, CloneReport, CloneRequest, DiffReport, DiffRequest,
     DifferenceInfo, DifferenceKind, DropReport, GcReport, LastError, RemoveReport, RemoveRequest,
     SnapshotInfo, SnapshotList, SnapshotRequest, SnapshotRestoreReport, SnapshotRestoreRequest,
-    SyncReport, VolumeApi, VolumeBranch, VolumeBranchDrop, VolumeBranchRequest, VolumeBranches,
-    VolumeStatus,
+    SyncReport, TrashEmptyReport, TrashEmptyRequest, TrashList, TrashListRequest,
+    TrashRestoreReport, TrashRestoreRequest, VolumeApi, VolumeBranch, VolumeBranchDrop,
+    VolumeBranchRequest, VolumeBranches, VolumeStatus,
 };
 
 /// What a volume holds.
@@ -252,9 +253,29 @@ impl VolumeApi for FakeVolume {
         })
     }
 
+    async fn trash(&self, _request: TrashListRequest) -> Result<TrashList, ApiError> {
+        Err(no_trash())
+    }
+
+    async fn restore_trash(
+        &self,
+        _request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        Err(no_trash())
+    }
+
+    async fn empty_trash(&self, _request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        Err(no_trash())
+    }
+
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {
         self.knows("/v1/budget")?;
         *self.budget.lock() = Some(budget);
         Ok(BudgetReport::default())
     }
+}
+
+/// The sidecar asks nobody for their trash.
+fn no_trash() -> ApiError {
+    ApiError::Internal("this volume has no trash".into())
 }

@@ -8,6 +8,9 @@ use super::super::snapshots::{
     CloneRequest, DiffRequest, DifferenceInfo, RemoveRequest, SnapshotRequest,
     SnapshotRestoreRequest,
 };
+use super::super::trash::{
+    TrashEmptyRequest, TrashEntryInfo, TrashListRequest, TrashRestoreRequest,
+};
 use super::*;
 use crate::error::ErrorBody;
 use crate::socket::bind_volume_socket;
@@ -108,6 +111,38 @@ impl VolumeApi for FixedVolume {
 
     async fn drop_branch(&self, request: VolumeBranchDrop) -> Result<DropReport, ApiError> {
         Err(ApiError::InvalidRequest(format!("no {}", request.name)))
+    }
+
+    async fn trash(&self, request: TrashListRequest) -> Result<TrashList, ApiError> {
+        let (path, path_base64) = (request.path, request.path_base64);
+        Ok(TrashList {
+            entries: vec![TrashEntryInfo {
+                path,
+                path_base64,
+                ..TrashEntryInfo::default()
+            }],
+            left_out: 2,
+        })
+    }
+
+    async fn restore_trash(
+        &self,
+        request: TrashRestoreRequest,
+    ) -> Result<TrashRestoreReport, ApiError> {
+        match (request.to, request.at_ms) {
+            (Some(to), _) => Err(ApiError::InvalidRequest(format!("{to} is there"))),
+            (None, at_ms) => Ok(TrashRestoreReport {
+                names: request.path.len() as u64,
+                deleted_ms: at_ms.unwrap_or(0),
+            }),
+        }
+    }
+
+    async fn empty_trash(&self, request: TrashEmptyRequest) -> Result<TrashEmptyReport, ApiError> {
+        Ok(TrashEmptyReport {
+            names: request.older_than_ms.unwrap_or(1),
+            bytes: 5,
+        })
     }
 
     async fn set_budget(&self, budget: BudgetRequest) -> Result<BudgetReport, ApiError> {

@@ -102,8 +102,10 @@ fn read(volume: &Volume, name: &str) -> Vec<u8> {
     volume.engine().read(ino, 0, 1 << 24).unwrap().to_vec()
 }
 
+/// Removes a file for good: what is in the trash is used.
 fn remove(volume: &Volume, name: &str) {
     volume.engine().unlink(ROOT_INO, name.as_bytes()).unwrap();
+    volume.empty_trash(0).unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::volume::gc::GRACE_MS;
 use crate::volume::restore::restore_with;
 use weldrfs_meta::Ino;
 
-fn remove_all(volume: &Volume, dir: Ino) {
+pub(super) fn remove_all(volume: &Volume, dir: Ino) {
     let engine = volume.engine();
     for entry in engine.readdir(dir, 0, 1_000).unwrap() {
         match entry.kind {
@@ -24,8 +24,14 @@ fn remove_all(volume: &Volume, dir: Ino) {
     }
 }
 
+/// Removes everything for good: these tests are about what snapshots hold, and the trash would hold it too.
+fn end_all(volume: &Volume) {
+    remove_all(volume, ROOT_INO);
+    volume.empty_trash(0).unwrap();
+}
+
 /// A volume that does by itself as little as possible.
-fn quiet(machine: &Machine, state: &str) -> Arc<Volume> {
+pub(super) fn quiet(machine: &Machine, state: &str) -> Arc<Volume> {
     let config = VolumeConfig {
         upload_delay: Duration::from_secs(24 * 3_600),
         checkpoint_interval: Duration::from_secs(3_600),
@@ -78,7 +84,7 @@ fn what_only_a_snapshot_names_outlives_gc_and_the_machine() {
     volume.engine().create_snapshot(named("s")).unwrap();
     volume.sync(LONG).unwrap();
     let needed = hours.packs();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     collect(&hours, &volume);
     assert_eq!(hours.packs(), needed);
     assert_eq!(snapshot_tree(&volume, "s"), was);
@@ -99,6 +105,7 @@ fn what_only_a_snapshot_names_moves_out_of_a_pack_that_is_mostly_dead() {
     let remove = |n| {
         let name = format!("f{n}");
         volume.engine().unlink(ROOT_INO, name.as_bytes()).unwrap();
+        volume.empty_trash(0).unwrap();
     };
     (0..16).for_each(remove);
     let was = tree(&volume, ROOT_INO);
@@ -124,7 +131,7 @@ fn what_only_a_snapshot_names_keeps_its_segment_until_it_is_packed() {
     let volume = quiet(&machine, "here");
     let was = project(&volume);
     volume.engine().create_snapshot(named("s")).unwrap();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     write(&volume, "other", &content(5, 5_000));
     volume.abandon();
     // A start releases the segments that nothing names.
@@ -162,7 +169,7 @@ fn staging_that_runs_short_drops_nothing_that_a_snapshot_names() {
     let volume = Volume::open(config, machine.runtime.handle().clone()).unwrap();
     let was = project(&volume);
     volume.engine().create_snapshot(named("s")).unwrap();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     let deadline = Instant::now() + LONG;
     while volume.status().staged_bytes > 0 {
         assert!(Instant::now() < deadline, "staging is more than half full");
@@ -183,7 +190,7 @@ fn a_divergent_copy_has_its_snapshots() {
     turn(&old);
     let second = tree(&old, ROOT_INO);
     old.engine().create_snapshot(named("second")).unwrap();
-    remove_all(&old, ROOT_INO);
+    end_all(&old);
     write(&old, "last", &content(9, 30_000));
     let last = tree(&old, ROOT_INO);
 
@@ -237,7 +244,7 @@ fn going_back_takes_the_snapshots_of_that_time_along() {
     let volume = hours.open("a");
     let first = project(&volume);
     volume.engine().create_snapshot(named("first")).unwrap();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     volume.sync(LONG).unwrap();
     let early_ms = hours.clock.now_ms();
     hours.pass(HOUR_MS);
@@ -245,7 +252,7 @@ fn going_back_takes_the_snapshots_of_that_time_along() {
     write(&volume, "later", &content(8, 200_000));
     volume.engine().create_snapshot(named("second")).unwrap();
     let second = tree(&volume, ROOT_INO);
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     // Nothing of the present uses any of it.
     volume.gc(false).unwrap();
     volume.close().unwrap();
@@ -292,7 +299,7 @@ fn going_back_takes_the_snapshots_of_that_time_along() {
     write(&volume, "third", &content(7, 1_000));
     volume.engine().create_snapshot(named("third")).unwrap();
     let third = tree(&volume, ROOT_INO);
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     volume.close().unwrap();
     let third_ms = hours.clock.now_ms();
 
@@ -338,7 +345,7 @@ fn who_reads_beside_the_writer_has_the_snapshots_that_were_published() {
     for snapshot in writer.engine().snapshots() {
         writer.engine().remove_snapshot(&snapshot.name).unwrap();
     }
-    remove_all(&writer, ROOT_INO);
+    end_all(&writer);
     writer.gc(false).unwrap();
     hours.pass(GRACE_MS - 1);
     writer.gc(false).unwrap();
@@ -372,7 +379,7 @@ fn a_lost_pack_that_only_a_snapshot_needs_is_found() {
     volume.engine().create_snapshot(named("s")).unwrap();
     volume.sync(LONG).unwrap();
     let needed = hours.packs();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     write(&volume, "other", &content(1, 1_000));
     volume.close().unwrap();
     let found = |deep| -> Vec<&'static str> {
@@ -449,7 +456,7 @@ fn a_volume_of_the_time_before_snapshots_is_mounted_and_has_them_from_then_on() 
     is_of_schema_2(&before);
     healthy(&volume);
     volume.engine().create_snapshot(named("s")).unwrap();
-    remove_all(&volume, ROOT_INO);
+    end_all(&volume);
     volume.sync(LONG).unwrap();
     assert_eq!(snapshot_tree(&volume, "s"), before);
     volume.abandon();

@@ -179,6 +179,8 @@ fn gc_keeps_what_a_snapshot_needs_and_no_longer() {
     volume.sync(LONG).unwrap();
     let needed = hours.packs();
     engine.unlink(ROOT_INO, b"f").unwrap();
+    // The trash would keep it too.
+    volume.empty_trash(0).unwrap();
     write(&volume, "g", &content(2, 400_000));
     volume.sync(LONG).unwrap();
     let days = |n: u64| {
@@ -194,6 +196,7 @@ fn gc_keeps_what_a_snapshot_needs_and_no_longer() {
     assert_eq!(tree(&volume, root)["/f"].1, content(1, 400_000));
     engine.restore("s", b"f").unwrap();
     engine.unlink(ROOT_INO, b"f").unwrap();
+    volume.empty_trash(0).unwrap();
     hours.check("with the snapshot");
 
     for snapshot in engine.snapshots() {
@@ -234,7 +237,16 @@ fn what_somebody_holds_keeps_its_content_through_a_restore() {
 }
 
 #[derive(Default)]
-struct Noted(Mutex<Vec<Aside>>);
+pub(super) struct Noted(Mutex<Vec<Aside>>);
+
+impl Noted {
+    /// Every name that was heard of.
+    pub(super) fn heard(&self) -> Vec<Vec<u8>> {
+        let all = self.0.lock();
+        let entries = all.iter().flat_map(|aside| &aside.entries);
+        entries.map(|entry| entry.name.to_vec()).collect()
+    }
+}
 
 impl Onlooker for Noted {
     fn bring_in(&self) {}
@@ -262,6 +274,7 @@ fn whoever_looks_on_hears_of_every_name_that_changed() {
     let made = engine.lookup(ROOT_INO, b"dir").unwrap().ino;
     engine.clone_tree(made, ROOT_INO, b"copy").unwrap();
     engine.remove_snapshot("s").unwrap();
+    volume.empty_trash(0).unwrap();
     assert_eq!(engine.getattr(in_dir).unwrap_err().errno(), libc::ENOENT);
     let heard = noted.0.lock();
     let names = |n: usize| {

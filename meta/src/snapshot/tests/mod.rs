@@ -2,13 +2,13 @@
 
 mod cases;
 mod late;
-mod model;
-mod tree;
+pub(crate) mod model;
+pub(crate) mod tree;
 
 use super::NewSnapshot;
 
 /// A snapshot with nothing special about it.
-fn called(name: &str) -> NewSnapshot {
+pub(crate) fn called(name: &str) -> NewSnapshot {
     NewSnapshot {
         name: name.into(),
         ..NewSnapshot::default()

@@ -18,19 +18,22 @@ use crate::snapshot::{CloneTo, Difference, Restored, Snapshot};
 
 use super::called;
 use super::tree::{self, From, Tree, assert_alike, below, part, show};
+use crate::trash::tests::model::Expected;
 
 const HISTORIES: u64 = 24;
 const STEPS: u32 = 350;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-struct Run {
-    rng: SmallRng,
-    ns: Arc<Namespace>,
+pub(crate) struct Run {
+    pub(crate) rng: SmallRng,
+    pub(crate) ns: Arc<Namespace>,
     folder: tempfile::TempDir,
     /// What the snapshots have to show.
     kept: BTreeMap<Epoch, (Snapshot, Tree)>,
-    step: u32,
+    pub(crate) step: u32,
     bytes: u64,
+    /// What the trash has to have.
+    pub(crate) trash: Expected,
 }
 
 #[test]
@@ -49,7 +52,9 @@ fn random_histories_agree_with_what_was_seen() {
             kept: BTreeMap::new(),
             step: 0,
             bytes: 4096,
+            trash: Expected::default(),
         };
+        run.grown_up();
         for step in 0..STEPS {
             run.step = step;
             run.act();
@@ -70,9 +75,9 @@ impl Drop for Says {
 }
 
 impl Run {
-    /// Now and then two operations have one time.
-    fn now(&self) -> i64 {
-        i64::from(self.step / 2) * 1000
+    /// Now and then two operations have one time, and there are pauses.
+    pub(crate) fn now(&self) -> i64 {
+        i64::from(self.step / 2) * 9_000_000_000
     }
 
     fn one_of<'t>(&mut self, tree: &'t Tree, is: impl Fn(u32) -> bool) -> Option<&'t [u8]> {
@@ -102,6 +107,7 @@ impl Run {
             86..92 => self.ns.checkpoint(self.ns.acknowledged()).unwrap(),
             92..94 => self.ns.drop_caches(),
             94..96 => self.reopen(&tree),
+            96..98 => self.change_trash(&tree),
             _ => self.compare(&tree),
         }
     }
@@ -137,9 +143,12 @@ impl Run {
                     return;
                 };
                 let gone = match seen.row.is_dir() {
-                    true => ns.rmdir(seen.parent, &seen.name, now).ok(),
+                    true => ns.rmdir(seen.parent, &seen.name, now).unwrap_or(None),
                     false => ns.unlink(seen.parent, &seen.name, now).unwrap(),
                 };
+                if ns.lookup(seen.parent, &seen.name).is_err() {
+                    self.removed(seen, gone);
+                }
                 // Some stay open.
                 if let Some(gone) = gone.filter(|_| self.rng.random()) {
                     ns.reclaim(&[gone], now).unwrap();
@@ -153,7 +162,13 @@ impl Run {
                     exchange: self.rng.random_ratio(1, 4),
                     noreplace: false,
                 };
-                drop(ns.rename(seen.parent, &seen.name, into_ino, name, flags, now));
+                let renamed = ns.rename(seen.parent, &seen.name, into_ino, name, flags, now);
+                let replaced = tree.get(&below(into, name)).filter(|_| !flags.exchange);
+                if let (Ok(gone), Some(replaced)) = (renamed, replaced)
+                    && replaced.row.ino != seen.row.ino
+                {
+                    self.removed(replaced, gone);
+                }
             }
             _ => {
                 let Some(seen) = entry.and_then(|e| tree.get(&e)) else {
@@ -242,6 +257,7 @@ impl Run {
             self.ns.create_snapshot(called(&name)),
             Err(MetaError::Exists)
         ));
+        self.trash.old_below = made.next_ino;
         self.kept.insert(made.epoch, (made, tree.clone()));
     }
 
@@ -272,6 +288,8 @@ impl Run {
         let kept: Vec<_> = self.kept.values().map(|(s, _)| s.clone()).collect();
         assert_eq!(self.ns.snapshots(), kept);
         assert_eq!(tree::now(&self.ns), *tree);
+        self.grown_up();
+        self.check_trash();
     }
 
     fn restore(&mut self, before: &Tree) {
@@ -332,6 +350,10 @@ impl Run {
             self.ns.reclaim(&restored.orphans, self.now()).unwrap();
         }
         healthy(&self.ns);
+        self.dirs_were_kept();
+        if let Some((_, (safety, _))) = self.kept.last_key_value() {
+            self.trash.old_below = self.trash.old_below.max(safety.next_ino);
+        }
     }
 
     /// Somebody has replaced files open and changes them: it was like that before the restore.
@@ -493,7 +515,14 @@ impl Run {
         healthy(&self.ns);
         let usage = self.ns.usage();
         let totals = self.ns.readers.with(crate::sqlite::read::totals).unwrap();
-        assert_eq!((usage.inodes, usage.bytes), totals, "step {}", self.step);
+        let held = self.ns.readers.with(crate::sqlite::trash::held).unwrap();
+        let in_trash = (usage.trash_inodes as i64, usage.trash_bytes as i64);
+        assert_eq!(in_trash, (held.inodes, held.bytes), "step {}", self.step);
+        let all = (
+            usage.inodes + usage.trash_inodes,
+            usage.bytes + usage.trash_bytes,
+        );
+        assert_eq!(all, totals, "step {}", self.step);
         let Some((epoch, (snapshot, then))) = self.some_snapshot() else {
             return;
         };

@@ -10,7 +10,7 @@ use crate::snapshot::SnapshotView;
 
 /// Where a tree is read from.
 #[derive(Clone, Copy)]
-pub(super) enum From<'a> {
+pub(crate) enum From<'a> {
     Now(&'a Namespace),
     At(SnapshotView<'a>),
 }
@@ -98,18 +98,18 @@ type Likeness<'s> = (
 
 /// Everything there is to see of one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Seen {
-    pub(super) row: InodeRow,
-    pub(super) parent: Ino,
-    pub(super) name: Vec<u8>,
-    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub(super) runs: Vec<Piece>,
-    pub(super) target: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) row: InodeRow,
+    pub(crate) parent: Ino,
+    pub(crate) name: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) runs: Vec<Piece>,
+    pub(crate) target: Vec<u8>,
 }
 
 impl Seen {
     /// What a restored or cloned one has in common with what it was made of.
-    pub(super) fn likeness(&self) -> Likeness<'_> {
+    pub(crate) fn likeness(&self) -> Likeness<'_> {
         let r = &self.row;
         let times = [r.mtime_ns as u64, if r.is_dir() { 0 } else { r.size }];
         let ids = [r.mode, r.uid, r.gid, r.rdev].map(u64::from);
@@ -128,9 +128,9 @@ impl Seen {
 }
 
 /// A tree by path; the top is the empty one.
-pub(super) type Tree = BTreeMap<Vec<u8>, Seen>;
+pub(crate) type Tree = BTreeMap<Vec<u8>, Seen>;
 
-pub(super) fn read(from: From<'_>, top: Ino) -> Tree {
+pub(crate) fn read(from: From<'_>, top: Ino) -> Tree {
     let mut tree = Tree::new();
     let mut waiting = vec![(Vec::new(), top, (top, Vec::new()))];
     while let Some((path, ino, (parent, name))) = waiting.pop() {
@@ -165,11 +165,11 @@ pub(super) fn read(from: From<'_>, top: Ino) -> Tree {
     tree
 }
 
-pub(super) fn now(ns: &Namespace) -> Tree {
+pub(crate) fn now(ns: &Namespace) -> Tree {
     read(From::Now(ns), ROOT_INO)
 }
 
-pub(super) fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
     match path.is_empty() {
         true => name.to_vec(),
         false => [path, b"/", name].concat(),
@@ -177,7 +177,7 @@ pub(super) fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// The part of a tree at and below a path, with paths from there.
-pub(super) fn part(tree: &Tree, path: &[u8]) -> Tree {
+pub(crate) fn part(tree: &Tree, path: &[u8]) -> Tree {
     let inside = |p: &[u8]| match p.strip_prefix(path) {
         Some([]) => Some(Vec::new()),
         Some(rest) if path.is_empty() => Some(rest.to_vec()),
@@ -190,7 +190,7 @@ pub(super) fn part(tree: &Tree, path: &[u8]) -> Tree {
 }
 
 /// Whether two trees look the same: paths, attributes, content, and which paths are links to one file.
-pub(super) fn assert_alike(is: &Tree, should: &Tree, what: &str) {
+pub(crate) fn assert_alike(is: &Tree, should: &Tree, what: &str) {
     let paths = |t: &Tree| t.keys().map(|p| show(p)).collect::<Vec<_>>();
     assert_eq!(paths(is), paths(should), "{what}");
     for (path, seen) in is {
@@ -209,12 +209,12 @@ fn groups(tree: &Tree) -> BTreeSet<BTreeSet<String>> {
     by_ino.into_values().filter(|g| g.len() > 1).collect()
 }
 
-pub(super) fn show(path: &[u8]) -> String {
+pub(crate) fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
 /// What differs, from two whole trees: a line for each path.
-pub(super) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
+pub(crate) fn differences(old: &Tree, new: &Tree) -> BTreeSet<String> {
     let (names_old, names_new) = (names(old), names(new));
     let inos: BTreeSet<Ino> = names_old.keys().chain(names_new.keys()).copied().collect();
     let (mut lines, mut deleted, mut created) = (BTreeSet::new(), Tree::new(), Tree::new());

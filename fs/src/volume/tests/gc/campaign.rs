@@ -127,13 +127,13 @@ impl Campaign {
         let live = &mut self.now.live;
         match (live.get(&name).cloned(), self.rng.random_range(0..7)) {
             (Some(_), 0..3) => {
-                remove(volume, &name);
+                engine.unlink(ROOT_INO, name.as_bytes()).unwrap();
                 live.remove(&name);
             }
             (Some(data), 3) => {
                 let to = format!("copy{}", self.rng.random_range(0..3));
                 if live.contains_key(&to) {
-                    remove(volume, &to);
+                    engine.unlink(ROOT_INO, to.as_bytes()).unwrap();
                 }
                 let from = engine.lookup(ROOT_INO, name.as_bytes()).unwrap().ino;
                 let into = file(volume, &to);
@@ -334,8 +334,14 @@ impl Campaign {
                     }
                 }
             }
-            4..6 => {
+            4 => {
                 volume.sync(LONG).unwrap();
+            }
+            // Not all at once, so that the trash holds something most of the time.
+            5 => {
+                let older_than_ms = self.rng.random_range(1..24 * HOUR_MS);
+                volume.empty_trash(older_than_ms).unwrap();
+                self.note();
             }
             6..8 => {
                 let ms = self.rng.random_range(1..3 * HOUR_MS);
@@ -442,6 +448,8 @@ fn every_state_that_can_be_restored_is_there_along_random_histories() {
             None => remove(&volume, &path),
         }
     }
+    // Trees are in the trash yet.
+    volume.empty_trash(0).unwrap();
     let snapshots = campaign.now.snapshots.values();
     let mut kept = snapshots.flat_map(BTreeMap::values);
     let is_any_kept = kept.any(|data| !data.is_empty());
