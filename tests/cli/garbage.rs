@@ -32,6 +32,8 @@ fn garbage_is_collected_with_and_without_a_mount() {
     fs::write(place.path("m/lives"), &noise).unwrap();
     place.run(&["sync", &mountpoint]).success();
     fs::remove_file(place.path("m/dies")).unwrap();
+    // In the trash it would be used for another week.
+    place.run(&["trash", "empty", &mountpoint]).success();
 
     let planned = collected(&place, &["--dry-run"]);
     assert_eq!(

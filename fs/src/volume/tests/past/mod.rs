@@ -67,7 +67,7 @@ const OPERATIONS: [(u32, Operation); 36] = [
     (2, Run::let_go),
     (2, Run::write_to_held),
     // Snapshots.
-    (8, Run::make_snapshot),
+    (10, Run::make_snapshot),
     (3, Run::remove_snapshot),
     (9, Run::restore),
     (3, Run::undo),
@@ -80,8 +80,8 @@ const OPERATIONS: [(u32, Operation); 36] = [
     (4, Run::publish),
     (2, Run::publish_under_faults),
     (3, Run::collect),
-    (2, Run::lose_the_machine),
-    (2, Run::go_back_in_time),
+    (1, Run::lose_the_machine),
+    (1, Run::go_back_in_time),
 ];
 
 /// A snapshot, and what it has to show.
@@ -162,7 +162,9 @@ fn random_histories_of_a_volume_agree_with_the_model() {
     });
     let sum = sum.into_inner();
     println!("{} histories: {sum:?}", seeds.len());
-    assert!(sum.restores > 0 && sum.differences > 0, "{sum:?}");
+    // One by itself may have none.
+    let is_enough = sum.restores > 0 && sum.differences > 0 && sum.crashes > 0;
+    assert!(is_enough || seeds.len() == 1, "{sum:?}");
 }
 
 fn history(seed: u64) -> Counts {
@@ -303,9 +305,12 @@ impl Run {
         }
     }
 
+    /// Nothing has this number any more, or something without a name.
     fn is_gone(&self, ino: Ino) {
-        let found = self.engine().getattr(ino).map_err(|error| error.errno());
-        assert_eq!(found, Err(libc::ENOENT), "{}: {ino}", self.what());
+        match self.engine().getattr(ino) {
+            Ok(attr) => assert_eq!(attr.nlink, 0, "{}: {ino}", self.what()),
+            Err(error) => assert_eq!(error.errno(), libc::ENOENT, "{}: {ino}", self.what()),
+        }
     }
 
     /// The present after every step. Looking at a snapshot brings everything into the database, so that is done less

@@ -14,8 +14,11 @@ pub(super) struct Kernel {
     /// What is still to be written into the first file without a name.
     pub(super) late: Mutex<Option<Arc<[u8]>>>,
     /// Where that was, what, and when.
-    pub(super) written: Mutex<Option<(Ino, Arc<[u8]>, i64)>>,
+    pub(super) written: Mutex<Option<LateWrite>>,
 }
+
+/// A file, what was written into it, and when, in nanoseconds.
+pub(super) type LateWrite = (Ino, Arc<[u8]>, i64);
 
 impl Kernel {
     /// Listens to a volume from now on.
