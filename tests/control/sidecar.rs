@@ -88,8 +88,20 @@ impl Sidecar {
         until("the sidecar answers", || {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "it ended ({ended:?}):\n{}", self.log());
-            UnixStream::connect(self.socket()).is_ok()
+            self.answers()
         });
+    }
+
+    /// It takes requests. That its socket takes connections says less: the kernel queues them from before the port on
+    /// TCP is there.
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.socket()) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let asked = stream.write_all(b"GET /health HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n");
+        let mut answer = [0; 5];
+        asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/"
     }
 
     /// A command of the program under test that finds this sidecar.
