@@ -30,3 +30,4 @@ mod snapshots;
 mod support;
 mod vite;
 mod walk;
+mod workflows;

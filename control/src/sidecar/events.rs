@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::host::Clock;
-use super::store::Store;
+use super::store::{EventFilter, NewEvent, Store};
 use super::types::Event;
 use crate::error::ApiError;
 
@@ -43,6 +43,12 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const PREVIEW_STOPPING: &str = "preview.stopping";
     pub(in crate::sidecar) const PREVIEW_STOPPED: &str = "preview.stopped";
     pub(in crate::sidecar) const PREVIEW_FAILED: &str = "preview.failed";
+    pub(in crate::sidecar) const RUN: &str = "workflow.run";
+    pub(in crate::sidecar) const RUN_RELEASED: &str = "workflow.released";
+    pub(in crate::sidecar) const RUN_REVERTED: &str = "workflow.reverted";
+    pub(in crate::sidecar) const STEP: &str = "workflow.step";
+    pub(in crate::sidecar) const STEP_OUTPUT: &str = "workflow.output";
+    pub(in crate::sidecar) const STEP_AGENT: &str = "workflow.agent";
     /// Events between the last one a listener had and the next one are not kept any more. Sent, never stored.
     pub(in crate::sidecar) const GAP: &str = "events.gap";
 }
@@ -74,17 +80,26 @@ impl EventLog {
     pub(super) async fn add(&self, kind: &'static str, mount: Option<&str>, message: String) {
         tracing::info!(kind, mount, "{message}");
         let at_ms = self.clock.now_ms();
-        let added = self
-            .store
-            .add_event(at_ms, kind, mount.map(str::to_owned), message)
-            .await;
-        if let Ok(id) = added {
-            self.newest.send_replace(id);
+        let event = NewEvent {
+            at_ms,
+            kind,
+            mount: mount.map(str::to_owned),
+            message,
+            ..NewEvent::default()
+        };
+        if let Ok(id) = self.store.add_event(event).await {
+            self.wake(id);
         }
     }
 
+    /// Wakes who listens: event `id` was written.
+    pub(super) fn wake(&self, id: i64) {
+        self.newest
+            .send_modify(|newest| *newest = (*newest).max(id));
+    }
+
     /// Listens from after event `after` on, or from now on.
-    pub(super) fn listen(&self, after: Option<i64>, mount: Option<String>) -> Listener {
+    pub(super) fn listen(&self, after: Option<i64>, about: EventFilter) -> Listener {
         let newest = self.newest.subscribe();
         let now = *newest.borrow();
         Listener {
@@ -93,7 +108,7 @@ impl EventLog {
             // A number that was never given out would be silence for a long time.
             after: after.unwrap_or(now).clamp(0, now),
             may_have_gap: after.is_some(),
-            mount,
+            about,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -105,7 +120,7 @@ pub(super) struct Listener {
     newest: watch::Receiver<i64>,
     after: i64,
     may_have_gap: bool,
-    mount: Option<String>,
+    about: EventFilter,
     clock: Arc<dyn Clock>,
 }
 
@@ -139,9 +154,9 @@ impl Listener {
         }
         let events = self
             .store
-            .events_after(self.after, self.mount.clone(), BATCH)
+            .events_after(self.after, self.about.clone(), BATCH)
             .await?;
-        // Without any, none of them is about this mount.
+        // Without any, none of them is what is asked for.
         self.after = events.last().map_or(newest, |last| last.id);
         Ok(events)
     }
@@ -161,6 +176,9 @@ impl Listener {
             at_ms: self.clock.now_ms(),
             kind: kinds::GAP.to_owned(),
             mount: None,
+            run: None,
+            step: None,
+            data: None,
             message: format!("{missed} events are not kept any more; ask for the present state"),
         }))
     }
@@ -196,19 +214,25 @@ mod tests {
     async fn a_listener_gets_what_comes_and_goes_on_where_it_was() {
         let (log, _dir) = log().await;
         log.add(kinds::MOUNTED, Some("a"), "before".into()).await;
-        let mut now = log.listen(None, None);
-        let mut all = log.listen(Some(0), None);
-        let mut only_b = log.listen(Some(0), Some("b".into()));
+        let mut now = log.listen(None, EventFilter::default());
+        let mut all = log.listen(Some(0), EventFilter::default());
+        let mut only_b = log.listen(
+            Some(0),
+            EventFilter {
+                mount: Some("b".into()),
+                run: None,
+            },
+        );
         assert_eq!(next(&mut all).await, [1]);
         log.add(kinds::MOUNTED, Some("b"), "second".into()).await;
         log.add(kinds::MOUNTED, Some("a"), "third".into()).await;
         assert_eq!(next(&mut now).await, [2, 3]);
         assert_eq!(next(&mut all).await, [2, 3]);
         assert_eq!(next(&mut only_b).await, [2]);
-        let mut resumed = log.listen(Some(2), None);
+        let mut resumed = log.listen(Some(2), EventFilter::default());
         assert_eq!(next(&mut resumed).await, [3]);
         // From the future: what comes next is heard.
-        let mut future = log.listen(Some(1_000_000), None);
+        let mut future = log.listen(Some(1_000_000), EventFilter::default());
         log.add(kinds::MOUNTED, None, "fourth".into()).await;
         assert_eq!(next(&mut future).await, [4]);
     }
@@ -220,7 +244,7 @@ mod tests {
             log.add(kinds::MOUNTED, None, String::new()).await;
         }
         log.store.forget_events_up_to(3).await;
-        let mut listener = log.listen(Some(1), None);
+        let mut listener = log.listen(Some(1), EventFilter::default());
         let events = listener.next().await.unwrap();
         assert_eq!((events[0].kind.as_str(), events[0].id), (kinds::GAP, 3));
         assert!(
@@ -229,10 +253,10 @@ mod tests {
             events[0].message
         );
         assert_eq!(next(&mut listener).await, [4, 5]);
-        let mut just_in_time = log.listen(Some(3), None);
+        let mut just_in_time = log.listen(Some(3), EventFilter::default());
         assert_eq!(next(&mut just_in_time).await, [4, 5]);
         // Whoever asks for all there is has missed nothing.
-        let mut all = log.listen(Some(0), None);
+        let mut all = log.listen(Some(0), EventFilter::default());
         assert_eq!(next(&mut all).await, [4, 5]);
     }
 }
