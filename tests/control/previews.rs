@@ -78,7 +78,7 @@ pub(crate) fn ready(sidecar: &Sidecar, body: &Value) -> Value {
     reach(sidecar, id(&preview), "ready")
 }
 
-pub(crate) fn id(preview: &Value) -> &str {
+fn id(preview: &Value) -> &str {
     preview["id"].as_str().unwrap()
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn stop(sidecar: &Sidecar, preview: &Value) -> Value {
     reach(sidecar, id(preview), "stopped")
 }
 
-pub(crate) fn connect(port: u16) -> TcpStream {
+fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream

@@ -99,7 +99,8 @@ impl Sidecar {
             return false;
         };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let asked = stream.write_all(b"GET /health HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n");
+        let asked =
+            stream.write_all(b"GET /health HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n");
         let mut answer = [0; 5];
         asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/"
     }
