@@ -19,6 +19,8 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod preview_attacks;
+mod preview_failures;
 mod previews;
 mod progress;
 mod real_apps;
