@@ -30,4 +30,6 @@ mod snapshots;
 mod support;
 mod vite;
 mod walk;
+mod workflow_events;
+mod workflow_whole;
 mod workflows;
