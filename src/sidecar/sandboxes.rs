@@ -80,7 +80,7 @@ impl Sandboxes {
             match note {
                 Some(note) if runs => return FoundSandbox::Running(sandbox, note),
                 // It has not got far enough to write a note.
-                None if Instant::now() < deadline && sandbox.attach(0).await.is_ok() => {
+                None if Instant::now() < deadline && is_starting(&sandbox).await => {
                     sleep(POLL).await;
                 }
                 note => {
@@ -205,6 +205,25 @@ fn start(sandbox: &Sandbox, order: &SandboxOrder) -> io::Result<()> {
     }
 }
 
+/// Whether its shim is about to start the command. Of one that has not come to its order yet the order is taken away: either
+/// this process or the shim gets it, and a shim without one starts nothing.
+async fn is_starting(sandbox: &Sandbox) -> bool {
+    if std::fs::remove_file(sandbox.folder.join(ORDER_NAME)).is_ok() {
+        return false;
+    }
+    sandbox.attach(0).await.is_ok() || has_shim(sandbox)
+}
+
+/// Whether there is a process that was started to keep it, as [`start`] starts them.
+fn has_shim(sandbox: &Sandbox) -> bool {
+    let folder = sandbox.folder.as_os_str().as_encoded_bytes();
+    names(Path::new("/proc")).iter().any(|name| {
+        let line = std::fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        words.next() == Some(b"shim") && words.next() == Some(folder)
+    })
+}
+
 /// Ends by force what is left of a sandbox: its shim, its container, its processes.
 async fn clear(sandbox: &Sandbox, note: Option<&Note>) {
     if let Some(note) = note
@@ -287,5 +306,43 @@ mod tests {
             sandboxes.remove(&sandbox).await;
         }
         assert!(!lost.exists() && !ended.exists());
+    }
+
+    #[tokio::test]
+    async fn an_order_that_no_shim_has_taken_is_taken_away_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(&dir.path().join("run"), &dir.path().join("s"), Vec::new());
+        let folder = dir.path().join("run/sandboxes/preview-1");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(ORDER_NAME), "{}").unwrap();
+        let found = sandboxes.found().await.unwrap();
+        assert!(
+            matches!(&found[..], [FoundSandbox::Lost(s, None)] if s.id == "preview-1"),
+            "{found:?}"
+        );
+        assert!(!folder.join(ORDER_NAME).exists());
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_starting_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(&dir.path().join("run"), &dir.path().join("s"), Vec::new());
+        let folder = dir.path().join("run/sandboxes/preview-2");
+        std::fs::create_dir_all(&folder).unwrap();
+        // It has its order, and no socket yet; what tells it is how it was started.
+        let late = r#"sleep 1; echo '{"failure":"late"}' >"$1/new"; mv "$1/new" "$1/ended.json""#;
+        std::fs::write(dir.path().join("shim"), late).unwrap();
+        let mut shim = Command::new("sh")
+            .arg("shim")
+            .arg(&folder)
+            .current_dir(dir.path())
+            .spawn()
+            .unwrap();
+        let found = sandboxes.found().await.unwrap();
+        shim.wait().unwrap();
+        assert!(
+            matches!(&found[..], [FoundSandbox::Ended(_, None, how)] if how.failure.is_some()),
+            "{found:?}"
+        );
     }
 }

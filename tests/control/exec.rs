@@ -116,11 +116,23 @@ pub(crate) fn sidecar() -> Alone {
 }
 
 pub(crate) fn sidecar_with(arguments: &[&str]) -> Alone {
+    alone(arguments, None)
+}
+
+/// The same with a mount called `project` that was asked for so.
+pub(crate) fn sidecar_on(arguments: &[&str], mount: &Value) -> Alone {
+    alone(arguments, Some(mount))
+}
+
+fn alone(arguments: &[&str], mount: Option<&Value>) -> Alone {
     require_runtime();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = of_sandboxes();
     let sidecar = Sidecar::start_with(arguments, &[]);
-    sidecar.mount("project");
+    match mount {
+        None => sidecar.mount("project"),
+        Some(body) => sidecar.ask("POST", "/mounts", &body.to_string()).success(),
+    };
     Alone {
         sidecar,
         _turn: turn,

@@ -11,6 +11,7 @@ mod access;
 mod attacks;
 mod better_auth;
 mod branches;
+mod browser;
 mod contract;
 mod exec;
 mod keys;
@@ -18,8 +19,11 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod preview_attacks;
+mod preview_failures;
 mod previews;
 mod progress;
+mod real_apps;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod sandbox_attacks;
@@ -28,7 +32,6 @@ mod snapshots;
 #[path = "../cli/support.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
-mod vite;
 mod walk;
 mod workflow_events;
 mod workflow_whole;

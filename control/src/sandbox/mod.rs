@@ -21,6 +21,7 @@ pub use order::{
     HIDDEN_DIRECTORIES, HIDDEN_FILES, Limits, Network, PATH_VARIABLE, SANDBOX_HOME, SANDBOX_USER,
     SandboxOrder, Secrets,
 };
+pub(crate) use output::newest_chunks;
 pub use output::{Chunk, FRAME_MAX, OUTPUT_NAME, OutputStream, read_chunk, write_head};
 pub use protocol::{
     Asked, ENDED_NAME, Ended, INPUT_NAME, NOTE_NAME, Note, ORDER_NAME, OUTPUT_BYTES_MAX,

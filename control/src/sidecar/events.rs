@@ -38,6 +38,8 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const EXEC_STARTED: &str = "exec.started";
     pub(in crate::sidecar) const EXEC_FINISHED: &str = "exec.finished";
     pub(in crate::sidecar) const PREVIEW_STARTING: &str = "preview.starting";
+    /// One that was ready does not listen any more.
+    pub(in crate::sidecar) const PREVIEW_PROBING: &str = "preview.probing";
     pub(in crate::sidecar) const PREVIEW_READY: &str = "preview.ready";
     pub(in crate::sidecar) const PREVIEW_RESTARTING: &str = "preview.restarting";
     pub(in crate::sidecar) const PREVIEW_STOPPING: &str = "preview.stopping";

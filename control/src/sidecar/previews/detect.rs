@@ -36,6 +36,8 @@ const NODE_FILES: [&str; 6] = [
 const PYTHON_FILES: [&str; 4] = ["main.py", "app.py", "server.py", "wsgi.py"];
 /// Where a project's own Python is.
 const PYTHONS: [&str; 2] = [".venv/bin/python", "venv/bin/python"];
+/// Where a project's own programs are, bun and package managers among them.
+const OWN_PROGRAMS: &str = "node_modules/.bin";
 /// What starts everything that has no other way.
 const RUN: &str = "run.sh";
 
@@ -57,9 +59,18 @@ impl Manager {
         }
     }
 
+    /// The project's own, if there is one, else the machine's.
+    fn program(self, folder: &dyn ProjectFolder) -> String {
+        let own = format!("{OWN_PROGRAMS}/{}", self.name());
+        match folder.has(&own) {
+            true => own,
+            false => self.name().to_owned(),
+        }
+    }
+
     /// Running a script; npm hands on only what is behind the dashes, and the others would hand on the dashes.
-    fn run(self, script: &str, arguments: &[String]) -> Vec<String> {
-        let mut command = vec![self.name().to_owned(), "run".to_owned(), script.to_owned()];
+    fn run(self, folder: &dyn ProjectFolder, script: &str, arguments: &[String]) -> Vec<String> {
+        let mut command = vec![self.program(folder), "run".to_owned(), script.to_owned()];
         if self == Self::Npm && !arguments.is_empty() {
             command.push("--".to_owned());
         }
@@ -93,7 +104,7 @@ fn from_package(folder: &dyn ProjectFolder, port: u16) -> Option<Found> {
         .find_map(|name| Some((*name, scripts.get(*name)?.as_str()?)))?;
     let (manager, because) = manager(folder, &package);
     Some(Found {
-        command: manager.run(name, &arguments(line, port)),
+        command: manager.run(folder, name, &arguments(line, port)),
         because: format!(
             "script {name} of package.json, with {} {because}",
             manager.name()
@@ -222,10 +233,13 @@ fn from_node(folder: &dyn ProjectFolder) -> Option<Found> {
     }
     let file = NODE_FILES.iter().find(|file| folder.has(file))?;
     let runtime = match folder.has("bun.lock") || folder.has("bun.lockb") {
-        true => "bun",
-        false => "node",
+        true => Manager::Bun.program(folder),
+        false => "node".to_owned(),
     };
-    Some(found(&[runtime, file], &format!("there is {file}")))
+    Some(found(
+        &[runtime.as_str(), file],
+        &format!("there is {file}"),
+    ))
 }
 
 fn from_page(folder: &dyn ProjectFolder, port: u16) -> Option<Found> {
@@ -278,6 +292,24 @@ mod tests {
         }
         let start = r#"{"packageManager":"pnpm@9.1.0","scripts":{"start":"node x.js"}}"#;
         assert_eq!(command(&[("package.json", start)]), "pnpm run start");
+    }
+
+    #[test]
+    fn a_project_that_brings_its_package_manager_along_gets_that() {
+        let own = ("node_modules/.bin/bun", "");
+        let dev = r#"{"scripts":{"dev":"bun --hot server.ts"}}"#;
+        assert_eq!(
+            command(&[("package.json", dev), ("bun.lock", ""), own]),
+            "node_modules/.bin/bun run dev"
+        );
+        assert_eq!(
+            command(&[("index.js", ""), ("bun.lock", ""), own]),
+            "node_modules/.bin/bun index.js"
+        );
+        assert_eq!(
+            command(&[("package.json", dev), ("yarn.lock", ""), own]),
+            "yarn run dev"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::types::{PreviewEnd, PreviewState};
 use crate::error::ApiError;
 use crate::sandbox::{
-    Asked, Attachment, Ended, Network, Note, OUTPUT_NAME, Sandbox, Seen, read_chunk,
+    Asked, Attachment, Ended, Network, Note, OUTPUT_NAME, Sandbox, Seen, newest_chunks, read_chunk,
 };
 use crate::sidecar::events::kinds;
 use crate::sidecar::mounts::Occupied;
@@ -36,6 +36,8 @@ const OTHER_PORT: Duration = Duration::from_secs(2);
 const NOT_APPS: [u16; 2] = [proxy::PORT, 9229];
 /// How often the mount is looked at, and what is missing is tried again.
 const LOOK: Duration = Duration::from_secs(2);
+/// Looks in a row that find nothing on the port of an app that was ready, until it is said not to be.
+const SILENT_LOOKS: u32 = 3;
 /// Lines of the log that are shown with an end.
 const LAST_LINES: usize = 20;
 /// Commands and probes that wait.
@@ -58,6 +60,8 @@ struct Runs {
     /// When the process that keeps it has to have said that it runs.
     start_by: Option<Instant>,
     since: Option<Instant>,
+    /// Looks in a row that found nothing on its port.
+    silent: u32,
 }
 
 /// A sandbox whose process has been started.
@@ -136,6 +140,17 @@ impl Keeper {
         self.keep(commands).await;
     }
 
+    /// Starts what an earlier sidecar was asked for and did not come to. `sandbox` is what there is of it already.
+    pub(super) async fn start_late(
+        mut self,
+        sandbox: Option<Sandbox>,
+        commands: mpsc::Receiver<Command>,
+    ) {
+        self.runs.sandbox = sandbox;
+        self.launch().await;
+        self.keep(commands).await;
+    }
+
     /// Tells how an app ended that nobody watched.
     pub(super) async fn report(
         mut self,
@@ -152,8 +167,6 @@ impl Keeper {
                 self.runs.sandbox = Some(sandbox);
                 self.lost("it died while no sidecar watched").await;
             }
-            // It was never started: the sidecar died before.
-            None if self.wanted.state == PreviewState::Starting => self.launch().await,
             None => self.lost("it was gone when the sidecar came back").await,
         }
         self.keep(commands).await;
@@ -331,6 +344,10 @@ impl Keeper {
             self.read_back(&sandbox, &ended, from);
             return self.ended(&ended).await;
         }
+        if let Some(sandbox) = &self.runs.sandbox {
+            let from = self.runs.attachment.as_ref().map(Attachment::offset);
+            self.read_left(sandbox, from);
+        }
         self.over();
         if let Some(sandbox) = &self.runs.sandbox {
             self.parts.host.remove(sandbox).await;
@@ -359,9 +376,11 @@ impl Keeper {
         }
         self.wanted.port = port;
         self.lead();
-        let since = self.runs.since.map(|since| since.elapsed());
-        self.wanted.ready_after_ms =
-            since.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        if self.wanted.ready_after_ms.is_none() {
+            let since = self.runs.since.map(|since| since.elapsed());
+            self.wanted.ready_after_ms =
+                since.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        }
         self.tell(Input::Listens).await;
     }
 
@@ -402,7 +421,31 @@ impl Keeper {
             self.runs.occupied = occupied.await.ok();
         }
         self.listen();
+        self.look_at_port().await;
         self.publish();
+    }
+
+    /// Looks whether something still listens on the port of an app that was ready. Asks the kernel and not the app, whose
+    /// log and debugger that is no business of.
+    async fn look_at_port(&mut self) {
+        if self.life.state() != PreviewState::Ready {
+            return;
+        }
+        let Some(Inside { network, port }) = self.inside() else {
+            return;
+        };
+        let listening = tokio::task::spawn_blocking(move || network.listening()).await;
+        let Ok(Ok(ports)) = listening else {
+            return;
+        };
+        self.runs.silent = match ports.contains(&port) {
+            true => 0,
+            false => self.runs.silent.saturating_add(1),
+        };
+        if self.runs.silent >= SILENT_LOOKS {
+            self.runs.silent = 0;
+            self.tell(Input::Silent).await;
+        }
     }
 
     /// Takes the port of the machine, unless it has it.
@@ -531,6 +574,10 @@ impl Keeper {
                 kinds::PREVIEW_READY,
                 format!("{id} on {place} answers at port {port}"),
             ),
+            Happened::Silent => (
+                kinds::PREVIEW_PROBING,
+                format!("{id} on {place} does not listen on its port any more"),
+            ),
             Happened::Stopping => (kinds::PREVIEW_STOPPING, format!("{id} is being ended")),
             Happened::Restarting(reason, end) => {
                 self.note_end(&reason, end);
@@ -616,6 +663,25 @@ impl Keeper {
         while at < ended.written
             && let Ok(chunk) = read_chunk(&file, at)
         {
+            self.shared.log.write(chunk.stream, &chunk.bytes);
+            at = chunk.next;
+        }
+    }
+
+    /// What an app wrote of which nobody noted how much it is, from offset `from` on, or the newest of it.
+    fn read_left(&self, sandbox: &Sandbox, from: Option<u64>) {
+        let Ok(file) = std::fs::File::open(sandbox.kept.join(OUTPUT_NAME)) else {
+            return;
+        };
+        let first = from.map_or_else(|| newest_chunks(&file), Ok);
+        let mut at = match first {
+            Ok(first) => first,
+            Err(error) => {
+                tracing::warn!(%error, id = sandbox.id, "a preview's output cannot be read");
+                return;
+            }
+        };
+        while let Ok(chunk) = read_chunk(&file, at) {
             self.shared.log.write(chunk.stream, &chunk.bytes);
             at = chunk.next;
         }

@@ -18,8 +18,8 @@ const STEADY: Duration = Duration::from_secs(60);
 pub(super) enum Phase {
     /// Its sandbox is being put together.
     Starting,
-    /// The app runs; its port has to answer until then.
-    Probing { until: Instant },
+    /// The app runs; its port has to answer until then. `was_ready` when it did before.
+    Probing { until: Instant, was_ready: bool },
     /// Its port answers.
     Ready { since: Instant },
     /// It ended and is started again then.
@@ -61,6 +61,8 @@ pub(super) enum Input {
     NotLaunched(String),
     /// Its port answers.
     Listens,
+    /// Nothing listens on its port any more.
+    Silent,
     /// It has ended.
     Ended(End),
     /// Time has passed.
@@ -91,6 +93,8 @@ pub(super) enum Effect {
 pub(super) enum Happened {
     Starting,
     Ready,
+    /// It is not ready any more, and is probed again.
+    Silent,
     Stopping,
     /// It ended, for this reason, and is started again.
     Restarting(String, End),
@@ -135,6 +139,7 @@ impl Life {
             PreviewState::Failed => Phase::Failed,
             PreviewState::Starting | PreviewState::Probing => Phase::Probing {
                 until: now + ready_timeout,
+                was_ready: false,
             },
         };
         Self {
@@ -158,7 +163,7 @@ impl Life {
     /// The moment at which [`Input::Tick`] does something.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Probing { until } | Phase::Waiting { until } => Some(until),
+            Phase::Probing { until, .. } | Phase::Waiting { until } => Some(until),
             _ => None,
         }
     }
@@ -181,6 +186,7 @@ impl Life {
                 }
                 _ => Vec::new(),
             },
+            Input::Silent => self.silent(now),
             Input::Ended(end) => self.ended(end, now),
             Input::Tick => self.tick(now),
             Input::Stop => self.stop(),
@@ -203,11 +209,31 @@ impl Life {
             Phase::Starting => {
                 self.phase = Phase::Probing {
                     until: now + self.ready_timeout,
+                    was_ready: false,
                 };
                 vec![Effect::Probe]
             }
             Phase::Stopping { .. } => vec![Effect::End],
             _ => Vec::new(),
+        }
+    }
+
+    /// An app may listen anew in a moment, such as a server that has read its settings again.
+    fn silent(&mut self, now: Instant) -> Vec<Effect> {
+        let Phase::Ready { since } = self.phase else {
+            return Vec::new();
+        };
+        self.was_steady(since, now);
+        self.phase = Phase::Probing {
+            until: now + self.ready_timeout,
+            was_ready: true,
+        };
+        vec![Effect::Say(Happened::Silent), Effect::Probe]
+    }
+
+    fn was_steady(&mut self, since: Instant, now: Instant) {
+        if now.saturating_duration_since(since) >= STEADY {
+            self.failures = 0;
         }
     }
 
@@ -226,18 +252,16 @@ impl Life {
     }
 
     fn ended(&mut self, end: End, now: Instant) -> Vec<Effect> {
-        if let Phase::Ready { since } = self.phase
-            && now.saturating_duration_since(since) >= STEADY
-        {
-            self.failures = 0;
+        if let Phase::Ready { since } = self.phase {
+            self.was_steady(since, now);
         }
         let how = how(&end);
         match self.phase.clone() {
             Phase::Starting => self.by_itself(format!("{how} at once"), end, now),
-            Phase::Probing { .. } => {
-                self.by_itself(format!("{how} before its port answered"), end, now)
-            }
-            Phase::Ready { .. } => self.by_itself(how, end, now),
+            Phase::Probing {
+                was_ready: false, ..
+            } => self.by_itself(format!("{how} before its port answered"), end, now),
+            Phase::Probing { .. } | Phase::Ready { .. } => self.by_itself(how, end, now),
             Phase::Stopping { then: Then::Stop } => {
                 self.phase = Phase::Stopped;
                 vec![Effect::Say(Happened::Stopped("it was ended".into(), end))]
@@ -255,7 +279,15 @@ impl Life {
 
     /// It ended although nobody had told it to.
     fn by_itself(&mut self, reason: String, end: End, now: Instant) -> Vec<Effect> {
-        let is_success = end.status == Some(0) && matches!(self.phase, Phase::Ready { .. });
+        let has_worked = matches!(
+            self.phase,
+            Phase::Ready { .. }
+                | Phase::Probing {
+                    was_ready: true,
+                    ..
+                }
+        );
+        let is_success = end.status == Some(0) && has_worked;
         match self.policy {
             RestartPolicy::Always => self.again(reason, end, now),
             RestartPolicy::OnFailure if !is_success => self.again(reason, end, now),
@@ -269,9 +301,12 @@ impl Life {
 
     fn tick(&mut self, now: Instant) -> Vec<Effect> {
         match self.phase {
-            Phase::Probing { until } if until <= now => {
+            Phase::Probing { until, was_ready } if until <= now => {
                 let seconds = self.ready_timeout.as_secs();
-                let reason = format!("its port did not answer within {seconds} s");
+                let reason = match was_ready {
+                    false => format!("its port did not answer within {seconds} s"),
+                    true => format!("its port has not answered for {seconds} s"),
+                };
                 self.phase = Phase::Stopping {
                     then: Then::Fail(reason),
                 };
@@ -465,6 +500,32 @@ mod tests {
         assert_eq!(life.step(Input::Listens, now + READY), []);
         let said = reason(&life.step(end(143), now + READY));
         assert_eq!(said, "its port did not answer within 30 s");
+    }
+
+    #[tokio::test]
+    async fn one_that_listens_no_longer_gets_time_to_listen_anew() {
+        let (mut life, now) = life(RestartPolicy::Never);
+        assert_eq!(life.step(Input::Silent, now), []);
+        life.step(Input::Launched, now);
+        assert_eq!(life.step(Input::Silent, now), []);
+        life.step(Input::Listens, now);
+        let again = [Effect::Say(Happened::Silent), Effect::Probe];
+        assert_eq!(life.step(Input::Silent, now), again);
+        assert_eq!(life.state(), PreviewState::Probing);
+        assert_eq!(
+            life.step(Input::Listens, now),
+            [Effect::Say(Happened::Ready)]
+        );
+        life.step(Input::Silent, now);
+        assert_eq!(life.due(), Some(now + READY));
+        // One that ends now has worked.
+        let mut done = life.clone();
+        done.step(end(0), now);
+        assert_eq!(done.state(), PreviewState::Stopped);
+        assert_eq!(life.step(Input::Tick, now + READY), [Effect::End]);
+        let said = reason(&life.step(end(143), now + READY));
+        assert_eq!(said, "its port has not answered for 30 s");
+        assert_eq!(life.state(), PreviewState::Failed);
     }
 
     #[tokio::test]

@@ -179,7 +179,9 @@ impl Previews {
             let policy = wanted.request.restart;
             let mut life = match (&found, wanted.state) {
                 // It was never started, and is now.
-                (None, PreviewState::Starting) => Life::new(policy, wanted.ready_timeout()),
+                (None | Some(FoundSandbox::Lost(_, None)), PreviewState::Starting) => {
+                    Life::new(policy, wanted.ready_timeout())
+                }
                 _ => Life::found(policy, wanted.ready_timeout(), wanted.state, Instant::now()),
             };
             life.restarts = wanted.restarts;
@@ -199,8 +201,16 @@ impl Previews {
             (false, Some(FoundSandbox::Ended(sandbox, _, ended))) => {
                 tokio::spawn(keeper.report(Some((sandbox, Some(ended))), commands));
             }
+            (false, Some(FoundSandbox::Lost(sandbox, None)))
+                if wanted.state == PreviewState::Starting =>
+            {
+                tokio::spawn(keeper.start_late(Some(sandbox), commands));
+            }
             (false, Some(FoundSandbox::Lost(sandbox, _))) => {
                 tokio::spawn(keeper.report(Some((sandbox, None)), commands));
+            }
+            (false, None) if wanted.state == PreviewState::Starting => {
+                tokio::spawn(keeper.start_late(None, commands));
             }
             (false, None) => {
                 tokio::spawn(keeper.report(None, commands));
