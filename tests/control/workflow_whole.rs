@@ -169,3 +169,74 @@ fn packages_an_agent_tests_and_a_preview_on_a_project_in_a_bucket() {
     )
     .success();
 }
+
+#[test]
+fn a_thousand_of_27000_files_are_reverted_while_a_preview_runs() {
+    require_runtime();
+    let _turn = TURN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sidecar = Sidecar::start_with(&["--preview-ports", &ports()], &[]);
+    sidecar.mount("project");
+    let project = sidecar.place.path("ws/project");
+    std::fs::write(project.join("server.js"), SERVER).unwrap();
+    std::fs::write(project.join("broken"), "old\n").unwrap();
+    for folder in 0..270 {
+        let folder = project.join(format!("node_modules/{folder}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in 0..100 {
+            std::fs::write(folder.join(file.to_string()), "old\n").unwrap();
+        }
+    }
+    // A third changed, a third removed, a third made; and what the app serves.
+    let change = "for d in 0 1 2 3; do for f in $(seq 0 99); do echo new >node_modules/$d/$f; done; done; \
+                  rm -r node_modules/4 node_modules/5 node_modules/6; mkdir made; for f in $(seq 300); do echo new >made/$f; done; \
+                  echo new >broken";
+    let definition = json!({"steps": [
+        {"name": "app", "preview": {"command": ["node", "server.js"]}},
+        {"name": "change", "run": change},
+    ]});
+    let body = json!({"mount": "project", "workflow": definition});
+    let begun = post(&sidecar, "/trigger", &body).success();
+    let run = begun["run"].as_str().unwrap();
+    let done = over(&sidecar, run);
+    assert_eq!(done["state"], "succeeded", "{done:#}");
+    let app = step(&done, "app")["outputs"].clone();
+    let port = u16::try_from(app["port"].as_u64().unwrap()).unwrap();
+    assert_eq!(fetch(port, "/"), "new\n");
+    for undo in [false, true, true] {
+        let began = std::time::Instant::now();
+        let body = json!({"run": run, "undo": undo, "step": (!undo).then_some("change")});
+        let report = post(&sidecar, "/revert", &body).success();
+        eprintln!(
+            "undo: {undo}, {} names in {:?}",
+            report["names"],
+            began.elapsed()
+        );
+        let is_new = fetch(port, "/") == "new\n";
+        let text = if is_new { "new\n" } else { "old\n" };
+        for (file, expected) in [
+            ("node_modules/3/99", Some(text)),
+            ("node_modules/100/1", Some("old\n")),
+        ] {
+            let found = std::fs::read_to_string(project.join(file)).ok();
+            assert_eq!(found.as_deref(), expected, "{file}");
+        }
+        assert_eq!(project.join("made/300").exists(), is_new);
+        assert_eq!(project.join("node_modules/6/99").exists(), !is_new);
+        let count = walk(&project.join("node_modules"));
+        assert_eq!(count, if is_new { 26_700 } else { 27_000 });
+    }
+    assert_eq!(fetch(port, "/"), "old\n", "undone twice is reverted");
+    post(&sidecar, "/previews/stop", &json!({"id": app["id"]})).success();
+    crate::support::until("the app has ended", || {
+        let list = sidecar.ask("GET", "/previews", "").success();
+        list["previews"][0]["state"] == "stopped"
+    });
+}
+
+fn walk(folder: &std::path::Path) -> usize {
+    let folders = std::fs::read_dir(folder).unwrap();
+    let files = folders.map(|one| std::fs::read_dir(one.unwrap().path()).unwrap().count());
+    files.sum()
+}

@@ -9,6 +9,7 @@ use crate::sandbox::{SandboxHost, SandboxOrder};
 use crate::sidecar::host::Ending;
 use crate::sidecar::store::RunFilter;
 use crate::sidecar::testing::until;
+use crate::sidecar::types::{HealthStatus, UnmountRequest};
 
 #[tokio::test]
 async fn a_step_without_output_is_done_because_its_status_says_so() {
@@ -249,6 +250,10 @@ async fn a_hanging_step_shows_what_it_does_when_it_ends_and_that_it_is_stuck() {
         ..RunFilter::default()
     };
     assert!(rig.all().list(filter).await.unwrap().runs[0].stuck);
+    let health = rig.all().health().await;
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let reason = health.reason.unwrap();
+    assert!(reason.contains(&format!("step a of run {run}")), "{reason}");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !rig
         .told(&run)
@@ -259,6 +264,9 @@ async fn a_hanging_step_shows_what_it_does_when_it_ends_and_that_it_is_stuck() {
         assert!(Instant::now() < deadline, "nobody was told");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    rig.all().cancel(&run).await.unwrap();
+    rig.over(&run).await;
+    assert_eq!(rig.all().health().await.status, HealthStatus::Ok);
 }
 
 #[tokio::test]
@@ -405,7 +413,7 @@ async fn a_row_that_points_at_something_gone_is_reported_and_what_has_no_row_is_
     })
     .await;
     rig.kill().await;
-    let request = crate::sidecar::types::UnmountRequest {
+    let request = UnmountRequest {
         name: "m".into(),
         sync: false,
     };
