@@ -81,6 +81,8 @@ pub(super) struct Parts {
     pub(super) stuck_after_ms: u64,
     /// For sandboxes of steps.
     places: Arc<Semaphore>,
+    /// For the removal of snapshots.
+    removing: Semaphore,
     web: Web,
     registry: Registry,
     /// The runtime that worked last; it is tried first.
@@ -106,6 +108,7 @@ impl Parts {
             sandboxes,
             clock,
             places: Arc::new(Semaphore::new(settings.execs_max)),
+            removing: Semaphore::new(1),
             settings,
             secrets,
             points,
