@@ -470,3 +470,33 @@ fn agent_process() {
     // The sidecar ends it.
     std::thread::sleep(Duration::from_secs(60));
 }
+
+/// Each thread takes memory, of which a small machine has little.
+#[test]
+fn hundreds_of_runs_at_once_take_no_thread_each() {
+    require_runtime();
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let sidecar = Sidecar::start_with(&["--rate", "5000"], &[]);
+    sidecar.mount("project");
+    let steps = (0..5).map(|n| format!("  - {{name: s{n}, wait: {{for: 1ms}}}}\n"));
+    let text = format!(
+        "steps:\n  - {{name: first, wait: {{for: 2s}}}}\n{}",
+        steps.collect::<String>()
+    );
+    let mut runs = Vec::new();
+    for _ in 0..120 {
+        runs.push(trigger(&sidecar, &text));
+    }
+    let mut most = 0;
+    until("all are over", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", sidecar.pid())).unwrap();
+        most = most.max(tasks.count());
+        let list = sidecar.ask("GET", "/workflows?limit=200", "").success();
+        let mut runs = list["runs"].as_array().unwrap().iter();
+        runs.all(|run| run["state"] == "succeeded")
+    });
+    assert!(most < 60, "{most} threads");
+    for run in runs {
+        assert_eq!(over(&sidecar, &run)["state"], "succeeded");
+    }
+}
