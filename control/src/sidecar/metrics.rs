@@ -150,6 +150,10 @@ const END_STATES: [RunState; 4] = [
     RunState::Interrupted,
 ];
 
+/// Kinds of steps, and how attempts at them end.
+const STEP_KINDS: [&str; 6] = ["run", "agent", "http", "snapshot", "preview", "wait"];
+const ATTEMPT_OUTCOMES: [&str; 4] = ["succeeded", "failed", "interrupted", "cancelled"];
+
 impl WorkflowMetrics {
     pub(super) fn new() -> Self {
         let ended: Family<RunInState, Counter> = Family::default();
@@ -159,10 +163,13 @@ impl WorkflowMetrics {
                 state: state.name(),
             }));
         }
-        Self {
-            ended,
-            attempts: Family::default(),
+        let attempts: Family<AttemptOf, Counter> = Family::default();
+        for kind in STEP_KINDS {
+            for outcome in ATTEMPT_OUTCOMES {
+                drop(attempts.get_or_create(&AttemptOf { kind, outcome }));
+            }
         }
+        Self { ended, attempts }
     }
 
     /// A run has ended so.
