@@ -171,7 +171,67 @@ fn the_sidecar_and_its_clients_are_understood() {
             ..
         }
     ));
+    assert!(matches!(
+        parsed("weldrfs workflows trigger m:app/web build -i a=1 --input b= --follow --socket /s"),
+        Invocation::Workflows {
+            request: commands::workflows::Request::Trigger { mount, path, workflow, inputs, follow: true },
+            socket: Some(_),
+            as_json: false,
+        } if mount == "m" && path.as_deref() == Some("app/web") && workflow == "build"
+            && inputs == [("a".into(), "1".into()), ("b".into(), String::new())]
+    ));
+    for (line, skips) in [
+        ("weldrfs workflows retry r-1 build --json", false),
+        ("weldrfs workflows skip r-1 build --json", true),
+    ] {
+        assert!(
+            matches!(
+                parsed(line),
+                Invocation::Workflows {
+                    request: commands::workflows::Request::Again { step: Some(_), skips: found, .. },
+                    as_json: true,
+                    ..
+                } if found == skips
+            ),
+            "{line}"
+        );
+    }
+    for (line, has_step, undoes) in [
+        ("weldrfs workflows revert r-1", false, false),
+        ("weldrfs workflows revert r-1 build", true, false),
+        ("weldrfs workflows revert r-1 --undo", false, true),
+    ] {
+        assert!(
+            matches!(
+                parsed(line),
+                Invocation::Workflows {
+                    request: commands::workflows::Request::Revert { step, undo, .. },
+                    ..
+                } if step.is_some() == has_step && undo == undoes
+            ),
+            "{line}"
+        );
+    }
+    assert!(matches!(
+        parsed("weldrfs workflows diff r-1 build --patch"),
+        Invocation::Workflows {
+            request: commands::workflows::Request::Diff {
+                step: Some(_),
+                as_patch: true,
+                ..
+            },
+            ..
+        }
+    ));
     for line in [
+        "weldrfs workflows",
+        "weldrfs workflows trigger m",
+        "weldrfs workflows trigger m build -i a",
+        "weldrfs workflows ls --limit 0",
+        "weldrfs workflows ls --limit 201",
+        "weldrfs workflows show",
+        "weldrfs workflows diff r-1 --patch --json",
+        "weldrfs workflows revert r-1 build --undo",
         "weldrfs control --listen :1 token list",
         "weldrfs branches",
         "weldrfs branches create m",

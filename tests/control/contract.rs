@@ -160,6 +160,12 @@ fn every_answer_is_one_that_is_described() {
     ask_tcp(apart.port, "POST", "/branches", &authorized, branch).success();
     let known = "[parameters]\n\"path.id\" = \"project:kept\"\n";
     apart.fuzz(&["--include-path-regex", "^/branches/"], known);
+    // And of a run, over and over: it is cancelled, gone on with, reverted.
+    let run =
+        r#"{"mount": "project", "workflow": {"steps": [{"name": "a", "wait": {"for": "1s"}}]}}"#;
+    let run = ask_tcp(apart.port, "POST", "/trigger", &authorized, run).success();
+    let known = format!("[parameters]\n\"path.run\" = {}\n", run["run"]);
+    apart.fuzz(&["--include-path-regex", "^/workflows/"], &known);
     // The sidecar is none the worse for it.
     ask_tcp(apart.port, "GET", "/mounts", &authorized, "").success();
     let log = apart.log();

@@ -33,4 +33,6 @@ mod snapshots;
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
 mod walk;
+mod workflow_events;
+mod workflow_whole;
 mod workflows;

@@ -16,14 +16,14 @@ use crate::sidecar::{Response, Sidecar};
 use crate::support::until;
 
 /// Sandboxes take memory: these tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+pub(crate) static TURN: Mutex<()> = Mutex::new(());
 
-struct Alone {
-    sidecar: Sidecar,
+pub(crate) struct Alone {
+    pub(crate) sidecar: Sidecar,
     _turn: MutexGuard<'static, ()>,
 }
 
-fn sidecar() -> Alone {
+pub(crate) fn sidecar() -> Alone {
     require_runtime();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let sidecar = Sidecar::start();
@@ -34,25 +34,25 @@ fn sidecar() -> Alone {
     }
 }
 
-fn post(sidecar: &Sidecar, path: &str, body: &Value) -> Response {
+pub(crate) fn post(sidecar: &Sidecar, path: &str, body: &Value) -> Response {
     sidecar.ask("POST", path, &body.to_string())
 }
 
 #[track_caller]
-fn trigger(sidecar: &Sidecar, definition: &str) -> String {
+pub(crate) fn trigger(sidecar: &Sidecar, definition: &str) -> String {
     let body = json!({"mount": "project", "workflow": definition});
     let begun = post(sidecar, "/trigger", &body).success();
     begun["run"].as_str().unwrap().to_owned()
 }
 
-fn show(sidecar: &Sidecar, run: &str) -> Value {
+pub(crate) fn show(sidecar: &Sidecar, run: &str) -> Value {
     sidecar
         .ask("GET", &format!("/workflows/{run}"), "")
         .success()
 }
 
 #[track_caller]
-fn over(sidecar: &Sidecar, run: &str) -> Value {
+pub(crate) fn over(sidecar: &Sidecar, run: &str) -> Value {
     let mut shown = Value::Null;
     until("the run is over", || {
         shown = show(sidecar, run);
@@ -62,7 +62,7 @@ fn over(sidecar: &Sidecar, run: &str) -> Value {
     shown
 }
 
-fn step<'v>(shown: &'v Value, name: &str) -> &'v Value {
+pub(crate) fn step<'v>(shown: &'v Value, name: &str) -> &'v Value {
     let steps = shown["steps"].as_array().unwrap();
     steps.iter().find(|step| step["name"] == name).unwrap()
 }
@@ -99,7 +99,7 @@ impl Counter {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let done = Command::new("git")
         .arg("-C")
         .arg(folder)
@@ -307,7 +307,7 @@ fn bad_definitions_say_where_and_nothing_starts() {
         ask(name.into()).refused(400, "invalid_request");
     }
     ask("missing".into()).refused(404, "not_found");
-    ask("steps:\n  - {name: up, preview: {}}\n".into()).refused(400, "invalid_request");
+    ask("steps:\n  - {name: up, preview: {port: 0}}\n".into()).refused(400, "invalid_request");
     let laughs = format!(
         "a: &a [{}]\nb: &b [{}]\nc: [{}]\n",
         "x,".repeat(99),
@@ -469,4 +469,34 @@ fn agent_process() {
     say(json!({"jsonrpc": "2.0", "id": prompt["id"], "result": {"stopReason": "end_turn"}}));
     // The sidecar ends it.
     std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Each thread takes memory, of which a small machine has little.
+#[test]
+fn hundreds_of_runs_at_once_take_no_thread_each() {
+    require_runtime();
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let sidecar = Sidecar::start_with(&["--rate", "5000"], &[]);
+    sidecar.mount("project");
+    let steps = (0..5).map(|n| format!("  - {{name: s{n}, wait: {{for: 1ms}}}}\n"));
+    let text = format!(
+        "steps:\n  - {{name: first, wait: {{for: 2s}}}}\n{}",
+        steps.collect::<String>()
+    );
+    let mut runs = Vec::new();
+    for _ in 0..120 {
+        runs.push(trigger(&sidecar, &text));
+    }
+    let mut most = 0;
+    until("all are over", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", sidecar.pid())).unwrap();
+        most = most.max(tasks.count());
+        let list = sidecar.ask("GET", "/workflows?limit=200", "").success();
+        let mut runs = list["runs"].as_array().unwrap().iter();
+        runs.all(|run| run["state"] == "succeeded")
+    });
+    assert!(most < 60, "{most} threads");
+    for run in runs {
+        assert_eq!(over(&sidecar, &run)["state"], "succeeded");
+    }
 }

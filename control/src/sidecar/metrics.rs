@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::mounts::View;
 use super::previews::Preview;
 use super::types::MountState;
+use super::workflows::RunState;
 use crate::error::ApiError;
 use crate::volume::VolumeStatus;
 
@@ -53,8 +54,10 @@ struct OfVerb {
 }
 
 /// What is known only when it is asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Now {
+    /// Runs that are not over.
+    pub(super) runs: Vec<(RunState, u64)>,
     pub(super) mounts_max: usize,
     pub(super) listeners: usize,
     pub(super) database_works: bool,
@@ -120,6 +123,101 @@ impl ExecMetrics {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RunInState {
+    state: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AttemptOf {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// What is counted of workflows; clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct WorkflowMetrics {
+    ended: Family<RunInState, Counter>,
+    attempts: Family<AttemptOf, Counter>,
+}
+
+/// The states that runs which are not over have, and those that they end with.
+const LIVE_STATES: [RunState; 3] = [RunState::Queued, RunState::Running, RunState::Waiting];
+const END_STATES: [RunState; 4] = [
+    RunState::Succeeded,
+    RunState::Failed,
+    RunState::Cancelled,
+    RunState::Interrupted,
+];
+
+/// Kinds of steps, and how attempts at them end.
+const STEP_KINDS: [&str; 6] = ["run", "agent", "http", "snapshot", "preview", "wait"];
+const ATTEMPT_OUTCOMES: [&str; 4] = ["succeeded", "failed", "interrupted", "cancelled"];
+
+impl WorkflowMetrics {
+    pub(super) fn new() -> Self {
+        let ended: Family<RunInState, Counter> = Family::default();
+        for state in END_STATES {
+            // A rate needs the zero that it began with.
+            drop(ended.get_or_create(&RunInState {
+                state: state.name(),
+            }));
+        }
+        let attempts: Family<AttemptOf, Counter> = Family::default();
+        for kind in STEP_KINDS {
+            for outcome in ATTEMPT_OUTCOMES {
+                drop(attempts.get_or_create(&AttemptOf { kind, outcome }));
+            }
+        }
+        Self { ended, attempts }
+    }
+
+    /// A run has ended so.
+    pub(super) fn ended(&self, state: RunState) {
+        let state = state.name();
+        self.ended.get_or_create(&RunInState { state }).inc();
+    }
+
+    /// An attempt at a step of this kind has ended so.
+    pub(super) fn attempted(&self, kind: &'static str, outcome: &'static str) {
+        self.attempts
+            .get_or_create(&AttemptOf { kind, outcome })
+            .inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "workflows_ended",
+            "Runs of workflows that have ended",
+            self.ended.clone(),
+        );
+        registry.register(
+            "workflow_attempts",
+            "Attempts at steps of workflows that have ended",
+            self.attempts.clone(),
+        );
+    }
+}
+
+/// The runs that are not over.
+fn of_workflows(runs: &[(RunState, u64)]) -> Registry {
+    let mut registry = Registry::with_prefix("weldrfs");
+    let of = Family::<RunInState, Gauge>::default();
+    for state in LIVE_STATES {
+        let count = runs.iter().find(|(one, _)| *one == state);
+        let count = count.map_or(0, |(_, count)| *count);
+        let state = state.name();
+        of.get_or_create(&RunInState { state })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "workflow_runs",
+        "Runs of workflows that are not over, by state",
+        of,
+    );
+    registry
+}
+
 /// What the sidecar counts itself.
 pub(super) struct Metrics {
     registry: Registry,
@@ -130,7 +228,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(execs: &ExecMetrics) -> Self {
+    pub(super) fn new(execs: &ExecMetrics, workflows: &WorkflowMetrics) -> Self {
         let mut registry = Registry::with_prefix("weldrfs_control");
         let requests = Family::<Answered, Counter>::default();
         let new: fn() -> Histogram = || Histogram::new(SECONDS);
@@ -149,6 +247,7 @@ impl Metrics {
             seconds.clone(),
         );
         execs.register(&mut registry);
+        workflows.register(&mut registry);
         Self {
             registry,
             listeners,
@@ -180,7 +279,7 @@ impl Metrics {
         &self,
         views: &[View],
         previews: &[Preview],
-        now: Now,
+        now: &Now,
     ) -> Result<String, ApiError> {
         self.listeners
             .set(i64::try_from(now.listeners).unwrap_or(i64::MAX));
@@ -189,6 +288,7 @@ impl Metrics {
         let written = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &of_mounts(views, now.mounts_max)))
             .and_then(|()| encode_registry(&mut text, &of_previews(previews)))
+            .and_then(|()| encode_registry(&mut text, &of_workflows(&now.runs)))
             .and_then(|()| encode_eof(&mut text));
         written.map(|()| text).map_err(|error| {
             tracing::error!(%error, "the metrics cannot be written");

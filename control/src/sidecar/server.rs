@@ -64,7 +64,7 @@ pub(super) struct AppParts {
     pub(super) snapshots: Snapshots,
     pub(super) branches: Branches,
     pub(super) execs: Execs,
-    pub(super) previews: Previews,
+    pub(super) previews: Arc<Previews>,
     pub(super) workflows: Workflows,
     pub(super) events: EventLog,
     pub(super) store: Store,
@@ -174,14 +174,6 @@ async fn serve_on(
     let exec_metrics = ExecMetrics::new();
     let mut sandboxing = settings.sandboxes.clone();
     sandboxing.hidden.extend(sandboxes.private());
-    let workflow_parts = workflows::Parts::new(
-        (store.clone(), events.clone(), mounts.clone()),
-        Arc::clone(&sandboxes),
-        Arc::clone(&clock),
-        sandboxing.clone(),
-        SecretFolder::new(&settings.folder),
-        Arc::new(workflows::Usual::new()),
-    );
     let execs = Execs::new(exec::Parts {
         host: Arc::clone(&sandboxes),
         mounts: mounts.clone(),
@@ -193,12 +185,12 @@ async fn serve_on(
     });
     execs.clear().await;
     let previews = Previews::take_back(previews::Parts {
-        host: sandboxes,
+        host: Arc::clone(&sandboxes),
         mounts: mounts.clone(),
         events: events.clone(),
         clock: Arc::clone(&clock),
         store: store.clone(),
-        settings: sandboxing,
+        settings: sandboxing.clone(),
         secrets: SecretFolder::new(&settings.folder),
         ports: settings.previews.ports,
         allowed: settings.previews.allowed.clone().into(),
@@ -206,6 +198,17 @@ async fn serve_on(
     })
     .await
     .map_err(database)?;
+    let previews = Arc::new(previews);
+    let workflow_parts = workflows::Parts::new(
+        (store.clone(), events.clone()),
+        (mounts.clone(), Arc::clone(&previews)),
+        sandboxes,
+        Arc::clone(&clock),
+        sandboxing,
+        SecretFolder::new(&settings.folder),
+        Arc::new(workflows::Usual::new()),
+    );
+    let metrics = Metrics::new(&exec_metrics, &workflow_parts.metrics);
     let workflows = Workflows::start(workflow_parts).await.map_err(database)?;
     let app = App(Arc::new(AppParts {
         snapshots: Snapshots::new(mounts.clone(), events.clone()),
@@ -217,7 +220,7 @@ async fn serve_on(
         events: events.clone(),
         idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
         store,
-        metrics: Metrics::new(&exec_metrics),
+        metrics,
         mounts_max: settings.mounts_max,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         stop: stopping.clone(),

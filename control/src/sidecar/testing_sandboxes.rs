@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use futures_util::{sink, stream};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -43,7 +44,8 @@ struct Shim {
 }
 
 /// The sandboxes. Commands are lines of `;` between: `say TEXT`, `warn TEXT`, `effect NAME`, `flaky NAME TIMES`,
-/// `write TEXT`, `sleep MS`, `hang`, `secret NAME`, `variable NAME`, `exit STATUS`, `agent`, which speaks the protocol.
+/// `write TEXT`, `sleep MS`, `hang`, `secret NAME`, `variable NAME`, `exit STATUS`, `agent`, which speaks the protocol, and
+/// `listen NAME`, an app that answers at `PORT` of the machine.
 pub(super) struct FakeSandboxes {
     dir: tempfile::TempDir,
     tree: Arc<Mutex<FakeTree>>,
@@ -72,9 +74,11 @@ impl FakeSandboxes {
         self.orders.lock().clone()
     }
 
-    /// The ids of those that were not removed.
+    /// The ids of those of steps that were not removed; apps outlive their steps.
     pub(super) fn left(&self) -> Vec<String> {
-        self.shims.lock().keys().cloned().collect()
+        let shims = self.shims.lock();
+        let of_steps = shims.keys().filter(|id| !id.starts_with("preview-"));
+        of_steps.cloned().collect()
     }
 
     /// The machine is restarted: all that run are gone.
@@ -168,15 +172,68 @@ impl SandboxHost for FakeSandboxes {
     }
 
     fn network(&self, _: &Note) -> io::Result<Arc<dyn SandboxNetwork>> {
-        Err(io::ErrorKind::Unsupported.into())
+        Ok(Arc::new(MachineNetwork))
     }
 
     fn project(&self, _: &Path, _: &Path) -> Result<Box<dyn ProjectFolder>, ApiError> {
-        Err(ApiError::InvalidRequest("there is none".into()))
+        Ok(Box::new(NoFiles))
     }
 
     fn private(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+}
+
+/// The network of the machine, which all have.
+struct MachineNetwork;
+
+impl SandboxNetwork for MachineNetwork {
+    fn socket(&self, is_v6: bool) -> io::Result<OwnedFd> {
+        use socket2::{Domain, Socket, Type};
+        let domain = if is_v6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    fn listen(&self, _: u16) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn listening(&self) -> io::Result<Vec<u16>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A project that says nothing of itself.
+struct NoFiles;
+
+impl ProjectFolder for NoFiles {
+    fn read(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn has(&self, _: &str) -> bool {
+        false
+    }
+
+    fn is_executable(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// Answers everybody at a port.
+async fn answer_at(port: u16) {
+    // One that was replaced may still have it.
+    let listener = loop {
+        match TcpListener::bind(("127.0.0.1", port)).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+        drop(stream.write_all(answer).await);
     }
 }
 
@@ -221,6 +278,10 @@ impl Command {
                     ["write", text @ ..] => self.tree.lock().present = text.join(" "),
                     ["sleep", ms] => {
                         tokio::time::sleep(Duration::from_millis(ms.parse().unwrap())).await;
+                    }
+                    ["listen", name] => {
+                        self.effects.lock().push((*name).to_owned());
+                        answer_at(self.order.variables["PORT"].parse().unwrap()).await;
                     }
                     ["agent"] => self.agent().await,
                     ["hang"] => std::future::pending().await,

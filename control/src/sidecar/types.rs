@@ -220,6 +220,8 @@ pub struct HealthParts {
     pub mounts: PartHealth,
     /// The previews.
     pub previews: PartHealth,
+    /// The workflows.
+    pub workflows: PartHealth,
     /// The sidecar's database.
     pub store: PartHealth,
 }

@@ -36,13 +36,21 @@ pub(in crate::sidecar) async fn health(
     let mut parts = HealthParts {
         mounts: app.mounts.health(),
         previews: app.previews.health(),
+        workflows: app.workflows.health().await,
         store,
     };
-    let statuses = [&parts.mounts, &parts.previews, &parts.store].map(|part| part.status);
+    let all = [
+        &parts.mounts,
+        &parts.previews,
+        &parts.workflows,
+        &parts.store,
+    ];
+    let statuses = all.map(|part| part.status);
     let status = statuses.into_iter().max().unwrap_or(HealthStatus::Ok);
     if identity == Identity::Nobody {
         parts.mounts.reason = None;
         parts.previews.reason = None;
+        parts.workflows.reason = None;
         parts.store.reason = None;
     }
     let code = match status {
@@ -67,13 +75,15 @@ pub(in crate::sidecar) async fn health(
 )]
 pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     let now = Now {
+        // `database_works` says why there are none.
+        runs: app.workflows.counts().await.unwrap_or_default(),
         mounts_max: app.mounts_max,
         listeners: STREAMS_MAX.saturating_sub(app.streams.available_permits()),
         database_works: app.store.trouble().await.is_none(),
     };
     let text = app
         .metrics
-        .text(&app.mounts.views(), &app.previews.list(), now)?;
+        .text(&app.mounts.views(), &app.previews.list(), &now)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

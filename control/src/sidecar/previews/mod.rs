@@ -544,6 +544,14 @@ impl Previews {
         Ok(self.shown(&self.kept(id)?))
     }
 
+    /// Tells whenever one of them changes; ends when it is forgotten.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`].
+    pub(super) fn watch(&self, id: &str) -> Result<watch::Receiver<Preview>, ApiError> {
+        Ok(self.kept(id)?.shared.watch())
+    }
+
     /// The newest lines of an app's log.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use tokio::sync::Semaphore;
 
 use super::start_error::StartError;
 use super::types::Event;
@@ -72,6 +73,8 @@ pub(super) struct Store(Arc<Inner>);
 
 struct Inner {
     db: Mutex<Open>,
+    /// Who uses it next. Waiting for that takes no thread: many hundred runs may want to write at the same time.
+    turn: Arc<Semaphore>,
     /// Why the last calls failed.
     trouble: Mutex<Trouble>,
 }
@@ -183,6 +186,7 @@ impl Store {
         };
         Ok(Self(Arc::new(Inner {
             db: Mutex::new(open),
+            turn: Arc::new(Semaphore::new(1)),
             trouble: Mutex::default(),
         })))
     }
@@ -343,8 +347,11 @@ impl Store {
         work: impl FnOnce(&mut Open) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ApiError> {
         let inner = Arc::clone(&self.0);
+        // Nobody closes it; if somebody did, the lock would do.
+        let turn = Arc::clone(&inner.turn).acquire_owned().await.ok();
         let done = tokio::task::spawn_blocking(move || {
             let done = work(&mut inner.db.lock());
+            drop(turn);
             let failed = done.as_ref().err().map(ToString::to_string);
             let mut trouble = inner.trouble.lock();
             match using {

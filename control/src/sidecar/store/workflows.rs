@@ -318,6 +318,47 @@ impl Store {
         .await
     }
 
+    /// How many runs are not over, by state.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn count_live_runs(
+        &self,
+    ) -> Result<Vec<(RunState, u64)>, ApiError> {
+        self.look(|open| {
+            let mut statement = open
+                .db
+                .prepare_cached("SELECT state, count(*) FROM run WHERE live = 1 GROUP BY state")?;
+            let rows =
+                statement.query_map((), |row| Ok((named(row, 0)?, unsigned(row.get(1)?))))?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Runs with a step at work of which nothing was heard since `before_ms`, with its name, oldest first; at most `most`.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn stuck_steps(
+        &self,
+        before_ms: u64,
+        most: u32,
+    ) -> Result<Vec<(String, String)>, ApiError> {
+        self.look(move |open| {
+            // In this order: the runs that are not over are few, the steps of all others many.
+            let mut statement = open.db.prepare_cached(
+                "SELECT run.id, step.name FROM run CROSS JOIN step ON step.run = run.id
+                 WHERE run.live = 1 AND step.state = 'running' AND step.progress_ms < ?1 ORDER BY run.seq LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![signed(before_ms), most], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
     /// The runs that `filter` lets through, newest first, with the step that is at work.
     ///
     /// # Errors

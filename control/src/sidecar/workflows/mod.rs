@@ -37,11 +37,14 @@ use self::web::Web;
 use super::events::{EventLog, kinds};
 use super::host::Clock;
 use super::idempotency::Attempt;
+use super::metrics::WorkflowMetrics;
 use super::mounts::Mounts;
 use super::names;
+use super::previews::Previews;
 use super::sandboxing::SandboxSettings;
 use super::secret_folder::SecretFolder;
 use super::store::{NewEvent, RunFilter, RunRow, RunRows, StepRow, Store};
+use super::types::{HealthStatus, PartHealth};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Sandbox, SandboxHost};
 use crate::volume::DiffRequest;
@@ -60,6 +63,8 @@ pub(super) const STUCK_AFTER_MS: u64 = 60_000;
 /// Most runs in one answer, and how many when nothing is said.
 pub(super) const LIST_MAX: u32 = 200;
 pub(super) const LIST: u32 = 50;
+/// Most steps that health names.
+const STUCK_SHOWN: u32 = 3;
 /// What a definition is called that was sent.
 const INLINE: &str = "inline";
 
@@ -68,14 +73,18 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) events: EventLog,
     pub(super) mounts: Mounts,
+    pub(super) previews: Arc<Previews>,
     pub(super) sandboxes: Arc<dyn SandboxHost>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: SandboxSettings,
     pub(super) secrets: SecretFolder,
     pub(super) points: Arc<dyn Points>,
+    pub(super) metrics: WorkflowMetrics,
     pub(super) stuck_after_ms: u64,
     /// For sandboxes of steps.
     places: Arc<Semaphore>,
+    /// For the removal of snapshots.
+    removing: Semaphore,
     web: Web,
     projects: Projects,
     registry: Registry,
@@ -86,7 +95,8 @@ pub(super) struct Parts {
 impl Parts {
     /// What workflows are made of on this machine.
     pub(super) fn new(
-        (store, events, mounts): (Store, EventLog, Mounts),
+        (store, events): (Store, EventLog),
+        (mounts, previews): (Mounts, Arc<Previews>),
         sandboxes: Arc<dyn SandboxHost>,
         clock: Arc<dyn Clock>,
         settings: SandboxSettings,
@@ -97,12 +107,15 @@ impl Parts {
             store,
             events,
             mounts,
+            previews,
             sandboxes,
             clock,
             places: Arc::new(Semaphore::new(settings.execs_max)),
+            removing: Semaphore::new(1),
             settings,
             secrets,
             points,
+            metrics: WorkflowMetrics::new(),
             stuck_after_ms: STUCK_AFTER_MS,
             web: Web::default(),
             projects: Projects::default(),
@@ -228,7 +241,6 @@ impl Workflows {
         let workflow = Workflow::read(&name, &text)?;
         let inputs = Inputs::of(&workflow.definition, &request.inputs)?;
         for step in &workflow.steps {
-            check_kind(&name, step)?;
             parts.secrets.read(&step.secrets)?;
         }
         let run = RunRow {
@@ -273,6 +285,40 @@ impl Workflows {
 
     async fn summary(&self, run: &str) -> Result<RunSummary, ApiError> {
         Ok(self.show(run).await?.run)
+    }
+
+    /// How well they work: a run that fails is its own affair, one that is stuck is shown.
+    pub(super) async fn health(&self) -> PartHealth {
+        let parts = &self.parts;
+        let before_ms = parts.clock.now_ms().saturating_sub(parts.stuck_after_ms);
+        let stuck = parts.store.stuck_steps(before_ms, STUCK_SHOWN).await;
+        let reason = match stuck {
+            Ok(stuck) if stuck.is_empty() => return PartHealth::OK,
+            Ok(stuck) => {
+                let seconds = parts.stuck_after_ms / 1000;
+                let named = stuck
+                    .iter()
+                    .map(|(run, step)| format!("step {step} of run {run}"));
+                let named = named.collect::<Vec<_>>().join(", ");
+                format!(
+                    "nothing was heard for {seconds} s of {named}; GET /workflows/RUN shows what it does"
+                )
+            }
+            // The store says why.
+            Err(_) => "how runs are cannot be read from control.db".into(),
+        };
+        PartHealth {
+            status: HealthStatus::Degraded,
+            reason: Some(reason),
+        }
+    }
+
+    /// How many runs are not over, by state.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(super) async fn counts(&self) -> Result<Vec<(RunState, u64)>, ApiError> {
+        self.parts.store.count_live_runs().await
     }
 
     /// A run with everything of it.
@@ -472,18 +518,6 @@ async fn definition_of(
         _ => Err(ApiError::InvalidRequest(
             "workflow takes the name of a workflow, or a definition: a text of several lines, or an object".into(),
         )),
-    }
-}
-
-/// # Errors
-/// [`ApiError::InvalidRequest`] for a kind of step that nobody here can do.
-fn check_kind(workflow: &str, step: &definition::Planned) -> Result<(), ApiError> {
-    match step.kind.name() {
-        kind @ "preview" => Err(ApiError::InvalidRequest(format!(
-            "workflow {workflow}, step {}: this sidecar has no steps of kind {kind}",
-            step.name
-        ))),
-        _ => Ok(()),
     }
 }
 

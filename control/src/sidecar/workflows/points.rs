@@ -36,6 +36,7 @@ points! {
     Output = "output": "Some of its output was told.",
     Ended = "ended": "How it ended is known, and not written down.",
     Requested = "requested": "A request was answered, and that is not written down.",
+    PreviewBegun = "preview.begun": "An app was asked for, and nothing of it is written down here.",
     OutcomeAfter = "outcome.after": "How an attempt ended is written down.",
     RetryAfter = "retry.after": "That there is another attempt is written down.",
     Snapshot = "snapshot": "The snapshot after a step is there, and not written down.",

@@ -353,6 +353,7 @@ impl RunLoop {
         }
         events.push(self.run_event());
         self.write(true, changed, events).await;
+        self.parts.metrics.ended(RunState::Cancelled);
         self.reached(Point::CancelAfter).await;
         drop(reply.send(Ok(self.summary())));
         true
@@ -656,6 +657,7 @@ impl RunLoop {
             self.rows.run.ended_ms = Some(self.now_ms());
             // Both at once: the next sidecar must not find a run that is over and has nothing left to be done.
             self.begin_revert(report).await;
+            self.parts.metrics.ended(state);
             self.release().await;
             return;
         }
@@ -684,6 +686,7 @@ impl RunLoop {
             changed.push(step.clone());
         }
         self.write(true, changed, vec![self.run_event()]).await;
+        self.parts.metrics.ended(state);
         self.reached(Point::FinishAfter).await;
     }
 }

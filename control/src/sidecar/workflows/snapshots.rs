@@ -15,8 +15,8 @@ pub(super) const OWNER: &str = "workflow";
 pub(super) const STEP_OWNER: &str = "workflow step";
 /// Of how many runs of a project, the newest, the snapshots are kept.
 pub(super) const RUNS_KEPT: i64 = 20;
-/// Of how many runs they are removed at a time.
-const REMOVED: u32 = 4;
+/// Of how many runs they are removed for one list of all: a list of many is long.
+const REMOVED: u32 = 64;
 /// How long a volume that does not answer is waited for: its process is started again when it dies.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two questions.
@@ -72,11 +72,16 @@ pub(super) fn may_pass(error: &ApiError) -> bool {
 
 /// Removes snapshots of older runs of a project. What goes wrong is for the next time.
 pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
-    let old = parts
+    // One after the other: many runs end at the same time, and each would have a list of all snapshots in memory. Who comes
+    // later finds nothing left.
+    let Ok(_turn) = parts.removing.acquire().await else {
+        return;
+    };
+    let asked = parts
         .store
         .old_snapshots(mount, path, RUNS_KEPT, REMOVED)
-        .await
-        .unwrap_or_default();
+        .await;
+    let old = asked.unwrap_or_default();
     let Ok(volume) = parts.mounts.volume(mount) else {
         return;
     };

@@ -91,7 +91,10 @@ async fn health_is_open_and_tells_reasons_only_to_those_who_may_know() {
     assert_eq!(health.status, 200);
     assert_eq!(
         health.json()["parts"],
-        json!({"mounts": {"status": "ok"}, "previews": {"status": "ok"}, "store": {"status": "ok"}})
+        json!({
+            "mounts": {"status": "ok"}, "previews": {"status": "ok"}, "workflows": {"status": "ok"},
+            "store": {"status": "ok"},
+        })
     );
     running
         .host

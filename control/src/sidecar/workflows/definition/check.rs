@@ -9,7 +9,7 @@ use super::STEPS_MAX;
 use super::inputs::{fitted, takes};
 use super::shape::{
     Agent, Definition, Files, Http, InputKind, LimitsShape, Method, NetworkName, Permissions,
-    Preview, Retry, Scalar, SnapshotStep, Step, Wait,
+    Preview, Restart, Retry, Scalar, SnapshotStep, Step, Wait,
 };
 use super::span::Span;
 use crate::sandbox::Network;
@@ -93,11 +93,12 @@ pub(in crate::sidecar::workflows) enum Kind {
         name: Template,
         note: Option<Template>,
     },
-    /// Refused when it is asked for; what it says is checked all the same.
-    #[expect(dead_code, reason = "nothing here starts previews yet")]
     Preview {
         command: Option<Vec<Template>>,
         port: Option<u16>,
+        host_port: Option<u16>,
+        restart: Restart,
+        replace: bool,
     },
     WaitFor(Span),
     WaitUntil {
@@ -217,7 +218,7 @@ fn outputs_of(step: &Planned) -> Vec<String> {
         Kind::Agent { .. } => &["message", "stop_reason"],
         Kind::Http { .. } => &["body", "status"],
         Kind::Snapshot { .. } => &["snapshot"],
-        Kind::Preview { .. } => &["id", "url"],
+        Kind::Preview { .. } => &["id", "port", "url"],
         Kind::WaitFor(_) => &[],
         Kind::WaitUntil { .. } => &["status"],
     };
@@ -376,12 +377,8 @@ fn kind(step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
             })
         }));
     }
-    if let Some(Preview { command, port }) = &step.preview {
-        let command = command.as_ref().map(|words| known.words(words, &step.name));
-        kinds.push(command.transpose().map(|command| Kind::Preview {
-            command,
-            port: *port,
-        }));
+    if let Some(preview) = &step.preview {
+        kinds.push(preview_of(preview, step, known));
     }
     if let Some(wait) = &step.wait {
         kinds.push(wait_of(wait, step, known));
@@ -412,6 +409,30 @@ fn line_of(line: &Spanned<String>) -> Result<Kind, Problem> {
         ));
     }
     Ok(Kind::Line(line.value.clone()))
+}
+
+fn preview_of(preview: &Preview, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
+    let (port, host_port) = (preview.port.as_ref(), preview.host_port.as_ref());
+    for given in [port, host_port].into_iter().flatten() {
+        if given.value == 0 {
+            return Err(Problem::at(given, "a port is one of 1 to 65535"));
+        }
+    }
+    if let (Some(NetworkName::Host), Some(port), Some(host_port)) = (step.network, port, host_port)
+        && port.value != host_port.value
+    {
+        let text = "with the machine's network port and host_port are the same; give one of them";
+        return Err(Problem::at(port, text));
+    }
+    let words = preview.command.as_ref();
+    let command = words.map(|words| known.words(words, &step.name));
+    Ok(Kind::Preview {
+        command: command.transpose()?,
+        port: port.map(|port| port.value),
+        host_port: host_port.map(|port| port.value),
+        restart: preview.restart,
+        replace: preview.replace,
+    })
 }
 
 fn agent_of(agent: &Agent, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {

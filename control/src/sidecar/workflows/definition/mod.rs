@@ -15,7 +15,7 @@ use crate::error::ApiError;
 pub(super) use check::{Kind, Planned};
 pub(super) use inputs::Inputs;
 pub use schema::text as schema_text;
-pub(super) use shape::{Answer, Definition, Files, Method, OnFailure, Permissions, Tool};
+pub(super) use shape::{Answer, Definition, Files, Method, OnFailure, Permissions, Restart, Tool};
 
 /// Most bytes of a definition.
 pub(super) const DEFINITION_MAX: usize = 64 * 1024;

@@ -134,7 +134,7 @@ pub(in crate::sidecar::workflows) struct Step {
     #[serde(default)]
     pub(in crate::sidecar::workflows) wait: Option<Wait>,
 
-    /// Variables of the command or the agent.
+    /// Variables of the command, the agent or the app.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Scalar>")]
     pub(in crate::sidecar::workflows) env: BTreeMap<String, Spanned<Scalar>>,
@@ -142,10 +142,10 @@ pub(in crate::sidecar::workflows) struct Step {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub(in crate::sidecar::workflows) secrets: Vec<Spanned<String>>,
-    /// How the command or the agent is connected.
+    /// How the command, the agent or the app is connected.
     #[serde(default)]
     pub(in crate::sidecar::workflows) network: Option<NetworkName>,
-    /// What the command or the agent may use.
+    /// What the command, the agent or the app may use.
     #[serde(default)]
     pub(in crate::sidecar::workflows) limits: Option<LimitsShape>,
     /// Outputs that the command sets with lines like `::output NAME=VALUE`.
@@ -378,17 +378,42 @@ pub(in crate::sidecar::workflows) struct SnapshotStep {
     pub(in crate::sidecar::workflows) note: Option<Spanned<String>>,
 }
 
-/// The app of the project.
+/// The app of the project. There is one for each folder.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::sidecar::workflows) struct Preview {
     /// A program and its arguments; found from the project when absent.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<Scalar>>")]
+    #[schemars(with = "Option<Vec<Scalar>>", length(min = 1))]
     pub(in crate::sidecar::workflows) command: Option<Vec<Spanned<Scalar>>>,
+    /// The port that the app listens on, which it gets as `PORT`; 3000 when absent, and then another one will do.
+    #[serde(default)]
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(in crate::sidecar::workflows) port: Option<Spanned<u16>>,
     /// The port of the machine it is reached at; a free one when absent.
     #[serde(default)]
-    pub(in crate::sidecar::workflows) port: Option<u16>,
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(in crate::sidecar::workflows) host_port: Option<Spanned<u16>>,
+    /// Whether it is started again when it ends by itself.
+    #[serde(default)]
+    pub(in crate::sidecar::workflows) restart: Restart,
+    /// If one runs there already, end it and start this one in its place. Without it, the same one is taken as it is, and
+    /// another one is refused.
+    #[serde(default)]
+    pub(in crate::sidecar::workflows) replace: bool,
+}
+
+/// Whether an app that ends by itself is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::sidecar::workflows) enum Restart {
+    /// It is not.
+    #[default]
+    Never,
+    /// When it ended with another status than 0, or its mount went away.
+    OnFailure,
+    /// However it ended.
+    Always,
 }
 
 /// Waiting. Has exactly one of `for` and `http`.

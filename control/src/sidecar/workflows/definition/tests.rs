@@ -99,6 +99,18 @@ fn errors_say_where_and_what_was_expected() {
             ["line 4", "already"],
         ),
         (
+            "steps:\n  - name: a\n    preview: {port: 0}\n",
+            ["line 3, column 21", "1 to 65535"],
+        ),
+        (
+            "steps:\n  - name: a\n    network: host\n    preview: {port: 1, host_port: 2}\n",
+            ["line 4", "are the same"],
+        ),
+        (
+            "steps:\n  - name: a\n    preview: {command: []}\n",
+            ["line 2", "command"],
+        ),
+        (
             "steps:\n  - name: a b\n    run: x\n",
             ["line 2", "name takes"],
         ),
@@ -270,5 +282,5 @@ fn the_example_of_the_documentation_is_one() {
     let (_, behind) = text.split_once("```yaml\n").unwrap();
     let (example, _) = behind.split_once("```").unwrap();
     let workflow = Workflow::read("example", example).unwrap();
-    assert_eq!(workflow.steps.len(), 6);
+    assert_eq!(workflow.steps.len(), 7);
 }

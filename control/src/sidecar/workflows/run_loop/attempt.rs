@@ -203,11 +203,12 @@ impl RunLoop {
         }
     }
 
-    /// A command has a clock of its own in the process that keeps it, which also goes on without this one.
+    /// A command has a clock of its own in the process that keeps it, which also goes on without this one, and an app one
+    /// in its preview, which says more of why it does not answer.
     fn own_clock(&self, planned: &Planned, margin: u64) -> u64 {
-        match takes_sandbox(planned) {
-            true => margin,
-            false => 0,
+        match planned.kind.name() {
+            "run" | "agent" | "preview" => margin,
+            _ => 0,
         }
     }
 
@@ -395,14 +396,16 @@ impl RunLoop {
         step.times_out_ms = None;
         step.progress_ms = Some(now);
         step.log = ending.log;
-        let error = match ending.outcome {
+        let (outcome, error) = match ending.outcome {
             Outcome::Done(outputs) => {
                 step.outputs = outputs;
-                None
+                ("succeeded", None)
             }
-            Outcome::Failed(fault) => Some(fault),
-            Outcome::Interrupted(cause) => Some(fault(INTERRUPTED, cause.message)),
+            Outcome::Failed(fault) => ("failed", Some(fault)),
+            Outcome::Interrupted(cause) => (INTERRUPTED, Some(fault(INTERRUPTED, cause.message))),
         };
+        let outcome = if was_cancelled { "cancelled" } else { outcome };
+        self.parts.metrics.attempted(planned.kind.name(), outcome);
         step.attempts.push(AttemptReport {
             attempt: step.attempt,
             started_ms: began_ms,

@@ -15,7 +15,7 @@ use crate::sidecar::store::RunChange;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
 use crate::sidecar::workflows::snapshots::{OWNER, may_pass, take};
-use crate::sidecar::workflows::steps::{end_sandbox, fault_of};
+use crate::sidecar::workflows::steps::{end_sandbox, fault_of, give_back_preview};
 use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
 use crate::volume::{SnapshotRestoreReport, SnapshotRestoreRequest};
 
@@ -41,6 +41,7 @@ impl RunLoop {
                 step.state == StepState::Cancelled && !step.settled && step.attempt > 0
             });
             if is_cut {
+                self.end_preview(number).await;
                 if let Some(step) = self.rows.steps.get_mut(number) {
                     step.attempt_ms = None;
                 }
@@ -69,6 +70,17 @@ impl RunLoop {
             | FoundSandbox::Ended(sandbox, _, _)
             | FoundSandbox::Lost(sandbox, _)) = found;
             self.parts.sandboxes.remove(&sandbox).await;
+        }
+    }
+
+    /// Ends the app that a step was to start when an earlier sidecar was killed.
+    async fn end_preview(&self, number: usize) {
+        let Some(step) = self.rows.steps.get(number) else {
+            return;
+        };
+        if let (Some(began_ms), "preview") = (step.attempt_ms, step.kind.as_str()) {
+            let run = &self.rows.run;
+            give_back_preview(&self.parts.previews, (&run.mount, &run.path), began_ms).await;
         }
     }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod http;
 mod output;
+mod preview;
 mod run;
 mod snapshot;
 mod wait;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
+pub(super) use preview::give_back as give_back_preview;
 pub(super) use run::{PREFIX as SANDBOX_PREFIX, end as end_sandbox, sandbox_id};
 
 use super::Parts;
@@ -165,8 +167,7 @@ pub(super) enum FilledKind {
         expect: Vec<u16>,
     },
     Agent(agent::Asked),
-    /// There is nobody here who can do it.
-    Unknown(&'static str),
+    Preview(preview::App),
 }
 
 /// Puts values into the texts of a step.
@@ -219,7 +220,19 @@ pub(super) fn fill(step: &Planned, scope: &dyn Scope) -> Filled {
             permissions: permissions.clone(),
             files: *files,
         }),
-        Kind::Preview { .. } => FilledKind::Unknown(step.kind.name()),
+        Kind::Preview {
+            command,
+            port,
+            host_port,
+            restart,
+            replace,
+        } => FilledKind::Preview(preview::App {
+            command: command.as_ref().map(|command| words(command)),
+            port: *port,
+            host_port: *host_port,
+            restart: *restart,
+            replace: *replace,
+        }),
     };
     Filled {
         env: map(&step.env),
@@ -239,10 +252,7 @@ pub(super) async fn perform(attempt: Attempt) {
             wait::perform_until(attempt, url, every, expect).await
         }
         FilledKind::Agent(asked) => agent::perform(attempt, asked).await,
-        FilledKind::Unknown(kind) => Ending::failed(
-            "definition_unusable",
-            format!("this sidecar has no steps of kind {kind}"),
-        ),
+        FilledKind::Preview(app) => preview::perform(attempt, app).await,
     };
     // The loop that does not hear it has ended, and the next one asks again.
     drop(tell.send(Report::Over(Box::new(ending))).await);

@@ -36,6 +36,7 @@ fn definition(counter: &Counter) -> String {
          - {{name: pause, wait: {{for: 5ms}}}}\n  \
          - {{name: asks, http: {{method: POST, url: '{1}'}}}}\n  \
          - {{name: kept, snapshot: {{name: 'kept-${{{{ run.id }}}}'}}}}\n  \
+         - {{name: app, preview: {{command: [listen, app], replace: true}}, network: host, idempotent: false}}\n  \
          - {{name: last, run: say three}}\n",
         counter.port,
         counter.url("/asks")
@@ -56,7 +57,9 @@ async fn check_events(rig: &Rig, run: &str) {
             })
             .count()
     };
-    for name in ["talks", "flaky", "once", "pause", "asks", "kept", "last"] {
+    for name in [
+        "talks", "flaky", "once", "pause", "asks", "kept", "app", "last",
+    ] {
         assert_eq!(finals(name), 1, "{name} is told to have succeeded once");
     }
     assert_eq!(
@@ -84,6 +87,7 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
         for times in 1..=3 {
             let counter = Counter::start().await;
             let before = rig.sandboxes.effects().len();
+            rig.fresh().await;
             rig.end_at(point, times);
             let text = definition(&counter);
             // A kill while it is asked for leaves whoever asks without an answer.
@@ -106,7 +110,7 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
             let flaky = format!("flaky{}", counter.port);
             assert_eq!(
                 effects,
-                [flaky.as_str(), &flaky, "once", "talks"],
+                ["app", flaky.as_str(), &flaky, "once", "talks"],
                 "{point:?} {times}: {done:#?}"
             );
             // A request whose answer was lost is sent again, with the same key.
@@ -125,6 +129,7 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
         }
     }
     for point in of_cancel {
+        rig.fresh().await;
         rig.end_at(point, 1);
         let run = rig
             .trigger("steps:\n  - {name: a, run: effect c; hang}\n")
@@ -164,6 +169,7 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
                 ""
             };
             let last = if by_itself { "exit 1" } else { "effect r" };
+            rig.fresh().await;
             if by_itself {
                 rig.end_at(point, 1);
             }
@@ -171,7 +177,6 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
                 "{head}steps:\n  - {{name: a, run: write after}}\n  - {{name: b, run: {last}}}\n"
             );
             let run = rig.trigger(&text).await.unwrap().run;
-            let all = rig.workflows.clone().unwrap();
             let asking = match by_itself {
                 true => None,
                 false => {
@@ -181,6 +186,8 @@ async fn a_run_goes_on_after_a_kill_at_every_point() {
                         run: run.clone(),
                         ..RevertRequest::default()
                     };
+                    // Not kept here: it would keep the sidecar that is to end.
+                    let all = rig.workflows.clone().unwrap();
                     Some(tokio::spawn(async move { all.revert(request, None).await }))
                 }
             };

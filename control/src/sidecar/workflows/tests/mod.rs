@@ -2,5 +2,6 @@
 
 mod agents;
 mod kills;
+mod previews;
 mod rig;
 mod rules;

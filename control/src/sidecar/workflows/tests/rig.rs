@@ -1,8 +1,10 @@
 //! A machine with a mount, and sidecars on it that end where the test says.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use crate::error::ApiError;
 use crate::sidecar::events::EventLog;
 use crate::sidecar::host::WallClock;
 use crate::sidecar::mounts::{self, Mounts};
+use crate::sidecar::previews::{self, Preview, PreviewPorts, Previews};
 use crate::sidecar::sandboxing::SandboxSettings;
 use crate::sidecar::secret_folder::SecretFolder;
 use crate::sidecar::secrets::Secrets;
@@ -63,8 +66,24 @@ pub(super) struct Rig {
     pub(super) ender: Arc<Ender>,
     pub(super) workflows: Option<Workflows>,
     pub(super) stuck_after_ms: u64,
+    pub(super) previews: Option<Arc<Previews>>,
+    ports: PreviewPorts,
+    stop_previews: watch::Sender<bool>,
     folder: PathBuf,
     _stop: watch::Sender<bool>,
+}
+
+/// Ports for each machine, of which only one sidecar of this or another process of tests chooses: below those that the
+/// kernel gives out.
+fn ports() -> PreviewPorts {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let process = u16::try_from(std::process::id() % 100).unwrap();
+    let first = 20_000 + 120 * process + 2 * (NEXT.fetch_add(1, Ordering::Relaxed) % 60);
+    PreviewPorts {
+        address: Ipv4Addr::LOCALHOST.into(),
+        first,
+        last: first + 1,
+    }
 }
 
 impl Rig {
@@ -106,6 +125,9 @@ impl Rig {
             ender: Arc::default(),
             workflows: None,
             stuck_after_ms: 60_000,
+            previews: None,
+            ports: ports(),
+            stop_previews: watch::Sender::new(false),
             folder,
             _stop: stop,
         };
@@ -125,8 +147,24 @@ impl Rig {
     /// The next sidecar, that ends nowhere.
     pub(super) async fn start(&mut self) {
         self.ender = Arc::default();
+        self.stop_previews = watch::Sender::new(false);
+        let previews = Previews::take_back(previews::Parts {
+            host: self.sandboxes.clone(),
+            mounts: self.mounts.clone(),
+            events: self.events.clone(),
+            clock: Arc::new(WallClock),
+            store: self.store.clone(),
+            settings: SandboxSettings::example(),
+            secrets: self.secrets(),
+            ports: self.ports,
+            allowed: Arc::new([]),
+            stop: self.stop_previews.subscribe(),
+        });
+        let previews = Arc::new(previews.await.unwrap());
+        self.previews = Some(Arc::clone(&previews));
         let mut parts = Parts::new(
-            (self.store.clone(), self.events.clone(), self.mounts.clone()),
+            (self.store.clone(), self.events.clone()),
+            (self.mounts.clone(), previews),
             self.sandboxes.clone(),
             Arc::new(WallClock),
             SandboxSettings::example(),
@@ -140,8 +178,25 @@ impl Rig {
     /// `kill -9`.
     pub(super) async fn kill(&mut self) {
         self.workflows = None;
+        self.previews = None;
+        // Those who keep apps have ended, and what they were just starting is there.
+        self.stop_previews.send_replace(true);
+        let gone = tokio::time::timeout(PATIENCE, self.stop_previews.closed());
+        assert!(gone.await.is_ok(), "somebody still has the previews");
         // Requests to the database that were under way are over.
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    /// The app of the project, as it is now.
+    pub(super) fn app(&self) -> Option<Preview> {
+        let all = self.previews.as_ref().expect("a sidecar runs").list();
+        all.into_iter().next()
+    }
+
+    /// Another sidecar in place of the one that runs: runs that were over a moment ago come by no point any more.
+    pub(super) async fn fresh(&mut self) {
+        self.kill().await;
+        self.start().await;
     }
 
     /// From now on the sidecar ends at `point`, when a run comes there for the `times`th time.

@@ -5,9 +5,11 @@ use tokio::time::Instant;
 use super::super::types::{RevertRequest, RunState, StepRequest, StepState};
 use super::rig::{Counter, Rig, is, step};
 use crate::error::ApiError;
+use crate::sandbox::{SandboxHost, SandboxOrder};
 use crate::sidecar::host::Ending;
 use crate::sidecar::store::RunFilter;
 use crate::sidecar::testing::until;
+use crate::sidecar::types::{HealthStatus, UnmountRequest};
 
 #[tokio::test]
 async fn a_step_without_output_is_done_because_its_status_says_so() {
@@ -248,6 +250,10 @@ async fn a_hanging_step_shows_what_it_does_when_it_ends_and_that_it_is_stuck() {
         ..RunFilter::default()
     };
     assert!(rig.all().list(filter).await.unwrap().runs[0].stuck);
+    let health = rig.all().health().await;
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let reason = health.reason.unwrap();
+    assert!(reason.contains(&format!("step a of run {run}")), "{reason}");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !rig
         .told(&run)
@@ -258,6 +264,9 @@ async fn a_hanging_step_shows_what_it_does_when_it_ends_and_that_it_is_stuck() {
         assert!(Instant::now() < deadline, "nobody was told");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    rig.all().cancel(&run).await.unwrap();
+    rig.over(&run).await;
+    assert_eq!(rig.all().health().await.status, HealthStatus::Ok);
 }
 
 #[tokio::test]
@@ -392,6 +401,8 @@ async fn runs_of_a_workflow_take_turns_as_it_says() {
 #[tokio::test]
 async fn a_row_that_points_at_something_gone_is_reported_and_what_has_no_row_is_removed() {
     let mut rig = Rig::new().await;
+    rig.done("steps:\n  - {name: a, run: 'true'}\n").await;
+    let order = rig.sandboxes.orders().remove(0);
     let run = rig
         .trigger("steps:\n  - {name: a, wait: {for: 300ms}}\n  - {name: b, run: effect b}\n")
         .await
@@ -402,7 +413,7 @@ async fn a_row_that_points_at_something_gone_is_reported_and_what_has_no_row_is_
     })
     .await;
     rig.kill().await;
-    let request = crate::sidecar::types::UnmountRequest {
+    let request = UnmountRequest {
         name: "m".into(),
         sync: false,
     };
@@ -411,9 +422,21 @@ async fn a_row_that_points_at_something_gone_is_reported_and_what_has_no_row_is_
     let done = rig.over(&run).await;
     is(&done, RunState::Failed);
     assert_eq!(done.run.error.unwrap().code, "mount_gone");
-    // A sandbox of a step that nobody waits for.
-    let mut order = rig.sandboxes.orders().into_iter().next();
-    assert!(order.take().is_none(), "no step began");
+    assert_eq!(rig.sandboxes.orders().len(), 1, "no other step began");
+    // Sandboxes of steps that nobody waits for: one that runs, and one that has ended.
+    for (id, line) in [("step-gone-0-1", "hang"), ("step-gone-1-1", "true")] {
+        let order = SandboxOrder {
+            id: id.into(),
+            command: vec!["/bin/sh".into(), "-c".into(), line.into()],
+            ..order.clone()
+        };
+        rig.sandboxes.start(order).await.unwrap();
+    }
+    assert_eq!(rig.sandboxes.left().len(), 2);
+    rig.kill().await;
+    rig.start().await;
+    let sandboxes = rig.sandboxes.clone();
+    until("they are removed", || sandboxes.left().is_empty()).await;
 }
 
 #[tokio::test]
@@ -701,28 +724,4 @@ async fn snapshots_of_older_runs_go_and_are_told_to_be_gone() {
         refused.to_string().contains("not kept any more"),
         "{refused}"
     );
-}
-
-#[tokio::test]
-async fn kinds_that_nobody_here_can_do_are_refused_before_anything_starts() {
-    let rig = Rig::new().await;
-    let refused = rig
-        .trigger("steps:\n  - {name: up, preview: {}}\n")
-        .await
-        .unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("step up: this sidecar has no steps of kind preview"),
-        "{refused}"
-    );
-    let listed = rig
-        .all()
-        .list(RunFilter {
-            most: 10,
-            ..RunFilter::default()
-        })
-        .await
-        .unwrap();
-    assert!(listed.runs.is_empty());
 }
