@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::host::Clock;
-use super::store::Store;
+use super::store::{EventFilter, Store};
 use super::types::Event;
 use crate::error::ApiError;
 
@@ -86,7 +86,7 @@ impl EventLog {
     }
 
     /// Listens from after event `after` on, or from now on.
-    pub(super) fn listen(&self, after: Option<i64>, mount: Option<String>) -> Listener {
+    pub(super) fn listen(&self, after: Option<i64>, about: EventFilter) -> Listener {
         let newest = self.newest.subscribe();
         let now = *newest.borrow();
         Listener {
@@ -95,7 +95,7 @@ impl EventLog {
             // A number that was never given out would be silence for a long time.
             after: after.unwrap_or(now).clamp(0, now),
             may_have_gap: after.is_some(),
-            mount,
+            about,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -107,7 +107,7 @@ pub(super) struct Listener {
     newest: watch::Receiver<i64>,
     after: i64,
     may_have_gap: bool,
-    mount: Option<String>,
+    about: EventFilter,
     clock: Arc<dyn Clock>,
 }
 
@@ -141,9 +141,9 @@ impl Listener {
         }
         let events = self
             .store
-            .events_after(self.after, self.mount.clone(), BATCH)
+            .events_after(self.after, self.about.clone(), BATCH)
             .await?;
-        // Without any, none of them is about this mount.
+        // Without any, none of them is what is asked for.
         self.after = events.last().map_or(newest, |last| last.id);
         Ok(events)
     }
@@ -198,21 +198,62 @@ mod tests {
     async fn a_listener_gets_what_comes_and_goes_on_where_it_was() {
         let (log, _dir) = log().await;
         log.add(kinds::MOUNTED, Some("a"), "before".into()).await;
-        let mut now = log.listen(None, None);
-        let mut all = log.listen(Some(0), None);
-        let mut only_b = log.listen(Some(0), Some("b".into()));
+        let mut now = log.listen(None, EventFilter::default());
+        let mut all = log.listen(Some(0), EventFilter::default());
+        let mut only_b = log.listen(
+            Some(0),
+            EventFilter {
+                mount: Some("b".into()),
+                ..EventFilter::default()
+            },
+        );
         assert_eq!(next(&mut all).await, [1]);
         log.add(kinds::MOUNTED, Some("b"), "second".into()).await;
         log.add(kinds::MOUNTED, Some("a"), "third".into()).await;
         assert_eq!(next(&mut now).await, [2, 3]);
         assert_eq!(next(&mut all).await, [2, 3]);
         assert_eq!(next(&mut only_b).await, [2]);
-        let mut resumed = log.listen(Some(2), None);
+        let mut resumed = log.listen(Some(2), EventFilter::default());
         assert_eq!(next(&mut resumed).await, [3]);
         // From the future: what comes next is heard.
-        let mut future = log.listen(Some(1_000_000), None);
+        let mut future = log.listen(Some(1_000_000), EventFilter::default());
         log.add(kinds::MOUNTED, None, "fourth".into()).await;
         assert_eq!(next(&mut future).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn events_about_one_preview_are_those_that_begin_with_its_id() {
+        let (log, _dir) = log().await;
+        for (kind, text) in [
+            (kinds::PREVIEW_READY, "preview-1-1 on a answers"),
+            (kinds::PREVIEW_READY, "preview-1-12 on a answers"),
+            (kinds::PREVIEW_FAILED, "preview-1-2 failed: preview-1-1 did"),
+            (
+                kinds::EXEC_STARTED,
+                "preview-1-1 is what a command is called",
+            ),
+            (kinds::PREVIEW_STOPPED, "preview-1-1 has ended"),
+        ] {
+            log.add(kind, Some("a"), text.into()).await;
+        }
+        for (preview, expected) in [("preview-1-1", vec![1, 5]), ("preview-1-12", vec![2])] {
+            let about = EventFilter {
+                mount: Some("a".into()),
+                preview: Some(preview.into()),
+            };
+            assert_eq!(next(&mut log.listen(Some(0), about)).await, expected);
+        }
+        let nobody = EventFilter {
+            preview: Some("*".into()),
+            ..EventFilter::default()
+        };
+        assert!(
+            log.listen(Some(0), nobody)
+                .ready()
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[tokio::test]
@@ -222,7 +263,7 @@ mod tests {
             log.add(kinds::MOUNTED, None, String::new()).await;
         }
         log.store.forget_events_up_to(3).await;
-        let mut listener = log.listen(Some(1), None);
+        let mut listener = log.listen(Some(1), EventFilter::default());
         let events = listener.next().await.unwrap();
         assert_eq!((events[0].kind.as_str(), events[0].id), (kinds::GAP, 3));
         assert!(
@@ -231,10 +272,10 @@ mod tests {
             events[0].message
         );
         assert_eq!(next(&mut listener).await, [4, 5]);
-        let mut just_in_time = log.listen(Some(3), None);
+        let mut just_in_time = log.listen(Some(3), EventFilter::default());
         assert_eq!(next(&mut just_in_time).await, [4, 5]);
         // Whoever asks for all there is has missed nothing.
-        let mut all = log.listen(Some(0), None);
+        let mut all = log.listen(Some(0), EventFilter::default());
         assert_eq!(next(&mut all).await, [4, 5]);
     }
 }

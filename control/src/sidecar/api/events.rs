@@ -16,6 +16,7 @@ use super::query;
 use crate::error::{ApiError, ErrorBody};
 use crate::sidecar::events::Listener;
 use crate::sidecar::server::{App, STREAMS_MAX};
+use crate::sidecar::store::EventFilter;
 use crate::sidecar::types::Event;
 
 /// How often something is sent when nothing happens, so that both sides notice that the other is gone.
@@ -29,6 +30,8 @@ struct EventQuery {
     #[serde(default)]
     mount: Option<String>,
     #[serde(default)]
+    preview: Option<String>,
+    #[serde(default)]
     after: Option<i64>,
 }
 
@@ -41,6 +44,7 @@ struct EventQuery {
     get, path = "/events", tag = "events", operation_id = "events",
     params(
         ("mount" = Option<String>, Query, description = "Only those about this mount"),
+        ("preview" = Option<String>, Query, description = "Only those about this preview"),
         ("after" = Option<i64>, Query, description = "Number of the last event that was seen", minimum = 0),
         ("Last-Event-ID" = Option<i64>, Header, description = "The same; wins over `after`"),
     ),
@@ -55,7 +59,11 @@ pub(in crate::sidecar) async fn events(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
-    let EventQuery { mount, after } = query(&uri)?;
+    let EventQuery {
+        mount,
+        preview,
+        after,
+    } = query(&uri)?;
     let after = match headers.get(LAST_EVENT_ID) {
         None => after,
         Some(value) => Some(number(value.to_str().unwrap_or_default())?),
@@ -69,7 +77,7 @@ pub(in crate::sidecar) async fn events(
         ApiError::LimitReached(format!("{STREAMS_MAX} listen already; close some of them"))
     })?;
     let listening = Listening {
-        listener: app.events.listen(after, mount),
+        listener: app.events.listen(after, EventFilter { mount, preview }),
         ready: Vec::new().into_iter(),
         stop: app.stop.clone(),
         ended: false,

@@ -88,7 +88,11 @@ impl Scene {
     }
 
     async fn kinds(&self) -> Vec<String> {
-        let events = self.store.events_after(0, None, 1000).await.unwrap();
+        let events = self
+            .store
+            .events_after(0, crate::sidecar::store::EventFilter::default(), 1000)
+            .await
+            .unwrap();
         events.into_iter().map(|event| event.kind).collect()
     }
 }

@@ -73,7 +73,11 @@ impl Rig {
     }
 
     async fn events(&self) -> Vec<String> {
-        let events = self.store.events_after(0, None, 1000).await.unwrap();
+        let events = self
+            .store
+            .events_after(0, crate::sidecar::store::EventFilter::default(), 1000)
+            .await
+            .unwrap();
         events.into_iter().map(|event| event.kind).collect()
     }
 }
@@ -339,7 +343,13 @@ async fn keys_reach_the_mount_in_a_file_and_show_nowhere() {
     rig.mounts.add(others).await.unwrap();
     assert!(std::fs::read_to_string(&file).unwrap().contains("rotated"));
     let shown = serde_json::to_string(&rig.mounts.list().await).unwrap();
-    let events = format!("{:?}", rig.store.events_after(0, None, 100).await.unwrap());
+    let events = format!(
+        "{:?}",
+        rig.store
+            .events_after(0, crate::sidecar::store::EventFilter::default(), 100)
+            .await
+            .unwrap()
+    );
     let database = std::fs::read(rig.host.folder().join("control/control.db")).unwrap();
     for (what, text) in [
         ("list", shown),

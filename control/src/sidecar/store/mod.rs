@@ -95,6 +95,13 @@ struct Open {
     _lock: File,
 }
 
+/// Which events somebody wants; all when nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct EventFilter {
+    pub(super) mount: Option<String>,
+    pub(super) preview: Option<String>,
+}
+
 impl Store {
     /// Opens the database in `folder`, which is made if it is missing.
     pub(super) fn open(folder: &Path) -> Result<Self, StartError> {
@@ -219,19 +226,20 @@ impl Store {
         .await
     }
 
-    /// At most `most` events after number `after`, about `mount` only if that is given.
+    /// At most `most` events after number `after` that `about` lets through. What is said of a preview begins with its id.
     pub(super) async fn events_after(
         &self,
         after: i64,
-        mount: Option<String>,
+        about: EventFilter,
         most: u32,
     ) -> Result<Vec<Event>, ApiError> {
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT id, at_ms, kind, mount, message FROM event
-                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) ORDER BY id LIMIT ?3",
+                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2)
+                 AND (?4 IS NULL OR (kind GLOB 'preview.*' AND instr(message, ?4 || ' ') = 1)) ORDER BY id LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![after, mount, most], event)?;
+            let rows = statement.query_map(params![after, about.mount, most, about.preview], event)?;
             rows.collect()
         })
         .await

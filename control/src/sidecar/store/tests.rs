@@ -38,7 +38,10 @@ async fn what_was_written_is_there_after_opening_again() {
 
     let store = Store::open(&folder).unwrap();
     assert_eq!(store.mounts().await.unwrap(), [mount("a"), stopped]);
-    let events = store.events_after(0, None, 10).await.unwrap();
+    let events = store
+        .events_after(0, EventFilter::default(), 10)
+        .await
+        .unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!(
         (events[0].id, events[0].at_ms, events[0].kind.as_str()),
@@ -74,13 +77,17 @@ async fn events_are_read_on_from_any_number_and_old_ones_go() {
     }
     let ids = |events: Vec<Event>| events.iter().map(|e| e.id).collect::<Vec<_>>();
     assert_eq!(
-        ids(store.events_after(17, None, 10).await.unwrap()),
+        ids(store
+            .events_after(17, EventFilter::default(), 10)
+            .await
+            .unwrap()),
         [18, 19, 20]
     );
-    assert_eq!(
-        ids(store.events_after(0, Some("odd".into()), 2).await.unwrap()),
-        [2, 4]
-    );
+    let odd = EventFilter {
+        mount: Some("odd".into()),
+        ..EventFilter::default()
+    };
+    assert_eq!(ids(store.events_after(0, odd, 2).await.unwrap()), [2, 4]);
     assert_eq!(store.event_range().await.unwrap(), (1, 20));
 
     // All of these are older than what is kept once the last ones are written a week later.
