@@ -15,6 +15,7 @@ mod previews;
 mod snapshots;
 mod stores;
 mod trash;
+mod workflows;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -134,6 +135,11 @@ pub(crate) enum Invocation {
         request: commands::events::Request,
         socket: Option<PathBuf>,
     },
+    Workflows {
+        request: commands::workflows::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
     Previews {
         request: commands::previews::Request,
         socket: Option<PathBuf>,
@@ -196,6 +202,8 @@ enum Command {
     Previews(previews::PreviewsArgs),
     /// Follow what the sidecar tells
     Events(events::EventsArgs),
+    /// Run workflows on a mount of the sidecar, see what they did, and revert it
+    Workflows(workflows::WorkflowsArgs),
     /// Keep one sandbox; started by the sidecar
     #[command(hide = true)]
     Shim { folder: PathBuf, kept: PathBuf },
@@ -389,6 +397,7 @@ impl From<Command> for Invocation {
             Command::Branches(branches) => branches.into(),
             Command::Events(events) => events.into(),
             Command::Previews(previews) => previews.into(),
+            Command::Workflows(workflows) => workflows.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

@@ -23,17 +23,25 @@ const PIPE: usize = 64 * 1024;
 /// # Errors
 /// What the operating system says; also when it is more than pipes hold here.
 pub(crate) fn pipe(order: &SandboxOrder) -> io::Result<Stdio> {
+    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC)?;
+    put(order, &writing)?;
+    Ok(OwnedFd::into(reading))
+}
+
+/// Puts all of it into a pipe.
+///
+/// # Errors
+/// As [`pipe`].
+pub(crate) fn put(order: &SandboxOrder, writing: &OwnedFd) -> io::Result<()> {
     let bytes = encode(
         &order.environment(),
         order.input.as_deref().unwrap_or_default(),
     );
-    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC)?;
     if bytes.len() > PIPE {
-        fcntl_setpipe_size(&writing, bytes.len())?;
+        fcntl_setpipe_size(writing, bytes.len())?;
     }
-    rustix::io::ioctl_fionbio(&writing, true)?;
-    std::fs::File::from(writing).write_all(&bytes)?;
-    Ok(OwnedFd::into(reading))
+    rustix::io::ioctl_fionbio(writing, true)?;
+    std::fs::File::from(writing.try_clone()?).write_all(&bytes)
 }
 
 fn encode(variables: &[String], input: &str) -> Vec<u8> {

@@ -145,6 +145,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
         Invocation::Events { request, socket } => {
             commands::events::run(&request, socket, environment)
         }
+        Invocation::Workflows {
+            request,
+            socket,
+            as_json,
+        } => return commands::workflows::run(request, socket, as_json, environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

@@ -28,6 +28,6 @@ pub use weldrfs_blockstore::{
 };
 pub use weldrfs_meta::SeekTo as Whence;
 pub use weldrfs_meta::{
-    AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, Order, ROOT_INO,
-    RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
+    AttrChange, CheckReport, Difference, FallocMode, Finding, Ino, InodeRow, Lsn, MetaError, Order,
+    ROOT_INO, RenameFlags, Restored, RestoredTrash, Snapshot, TimeSet, TrashEntry, XattrMode,
 };

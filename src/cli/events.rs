@@ -14,6 +14,9 @@ pub(super) struct EventsArgs {
     /// Only what is about this mount
     #[arg(long, value_name = "NAME")]
     mount: Option<String>,
+    /// Only what is about this run of a workflow
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
     /// Begin after the event with this number; 0 for the oldest that is kept (default: with what happens from now on)
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
     after: Option<i64>,
@@ -26,6 +29,7 @@ impl From<EventsArgs> for Invocation {
         Self::Events {
             request: events::Request {
                 mount: args.mount,
+                run: args.run,
                 after: args.after,
                 as_json: args.json.json,
             },

@@ -14,6 +14,7 @@ use crate::moment;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) mount: Option<String>,
+    pub(crate) run: Option<String>,
     pub(crate) after: Option<i64>,
     pub(crate) as_json: bool,
 }
@@ -26,7 +27,8 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let client = control::client(socket, environment)?;
     let mut reader_is_gone = false;
-    let followed = client.events(request.after, request.mount.as_deref(), |event| {
+    let (mount, run) = (request.mount.as_deref(), request.run.as_deref());
+    let followed = client.events(request.after, mount, run, None, |event| {
         let mut stdout = std::io::stdout().lock();
         let written =
             writeln!(stdout, "{}", line(&event, request.as_json)).and_then(|()| stdout.flush());
@@ -70,6 +72,9 @@ mod tests {
             kind: "mount.died".into(),
             mount: Some("project".into()),
             message: "its process 12 died".into(),
+            run: None,
+            step: None,
+            data: None,
         };
         let text = line(&event, false);
         assert!(

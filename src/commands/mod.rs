@@ -22,6 +22,7 @@ pub(crate) mod target;
 pub(crate) mod trash;
 pub(crate) mod umount;
 pub(crate) mod volumes;
+pub(crate) mod workflows;
 
 use weldrfs_control::{Advice, ApiError};
 

@@ -110,8 +110,8 @@ pub(super) fn refused(error: &FsError) -> ApiError {
         | libc::ENOTDIR
         | libc::EISDIR
         | libc::ENAMETOOLONG
-        | libc::EDQUOT
         | libc::EFBIG => ApiError::InvalidRequest(text),
+        libc::EDQUOT => ApiError::LimitReached(text),
         libc::EROFS => ApiError::ReadOnly(text),
         libc::ETIMEDOUT | libc::ECANCELED => ApiError::DeadlineExceeded(text),
         _ => {
@@ -162,5 +162,18 @@ fn difference(one: &Difference) -> DifferenceInfo {
         xattrs: one.xattrs,
         bytes_before: one.before.as_ref().and_then(bytes),
         bytes_after: one.after.as_ref().and_then(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weldrfs_fs::MetaError;
+
+    #[test]
+    fn too_many_snapshots_are_a_limit_and_no_mistake_of_the_request() {
+        let error = refused(&FsError::Meta(MetaError::TooManySnapshots(10_000)));
+        assert_eq!(error.code(), "limit_reached");
+        assert!(error.to_string().contains("10000"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 //! One thread: it forks, and what runs between a fork and a program may then do everything.
 
 mod cgroup;
+mod feed;
 mod idmap;
 mod output;
 mod root;
@@ -122,6 +123,7 @@ mod tests {
             hidden: Vec::new(),
             runtimes: vec!["runc".into()],
             input: None,
+            takes_input: false,
         }
     }
 

@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
 use weldrfs_control::{Ground, Identity, SANDBOX_OWNER, SANDBOX_ROOT, SandboxOrder, oci_config};
 
-use super::{cgroup, idmap, root};
+use super::{cgroup, feed, idmap, root};
 use crate::handover;
 
 /// Folder of the bundle in the sandbox's folder.
@@ -39,6 +39,8 @@ pub(super) struct Running {
     pub(super) user_namespace: bool,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// Keeps the command's standard input open.
+    pub(super) _feed: Option<OwnedFd>,
 }
 
 /// The container that is to be, as far as it is the same whichever runtime runs it.
@@ -171,6 +173,11 @@ impl Attempt<'_> {
         let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         let pid_file = self.folder.join("pid");
+        let (stdin, feed) = match self.order.takes_input {
+            true => feed::pipe(self.order, self.folder).map(|(input, kept)| (input, Some(kept))),
+            false => handover::pipe(self.order).map(|input| (input, None)),
+        }
+        .map_err(failed)?;
         let mut command = Command::new(runtime);
         command
             .arg("--root")
@@ -182,7 +189,7 @@ impl Attempt<'_> {
             .arg(&self.order.id)
             .env_clear()
             .env("PATH", weldrfs_control::PATH_VARIABLE)
-            .stdin(handover::pipe(self.order).map_err(failed)?)
+            .stdin(stdin)
             .stdout(stdout_end)
             .stderr(stderr_end);
         let plan = self.plan().map_err(failed)?;
@@ -206,6 +213,7 @@ impl Attempt<'_> {
                 user_namespace: self.ground.user_namespace,
                 stdout,
                 stderr,
+                _feed: feed,
             }),
             (status, _) => {
                 let said = say(&stderr);

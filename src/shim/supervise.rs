@@ -159,6 +159,7 @@ impl Keeper {
             pid,
             stdout,
             stderr,
+            _feed,
             ..
         } = running;
         let process = open(pid)?;

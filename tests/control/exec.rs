@@ -14,7 +14,7 @@ use crate::sidecar::{Sidecar, kill};
 use crate::support::{PATIENCE, require_fuse, until};
 
 /// A container runtime is needed; without one these tests fail and say so.
-fn require_runtime() {
+pub(crate) fn require_runtime() {
     require_fuse();
     let works = |name: &str| {
         let said = Command::new(name).arg("--version").output();

@@ -34,3 +34,4 @@ mod snapshots;
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod support;
 mod walk;
+mod workflows;

@@ -162,6 +162,19 @@ impl Sidecar {
         exchange(stream, method, path, &[], body)
     }
 
+    /// The same with headers.
+    pub(crate) fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        exchange(stream, method, path, headers, body)
+    }
+
     /// Mounts a volume of its own.
     #[track_caller]
     pub(crate) fn mount(&self, name: &str) -> Value {
@@ -201,6 +214,17 @@ impl Sidecar {
         let mut process = self.process.take().expect("it runs");
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Waits until it has died by itself.
+    pub(crate) fn wait_for_death(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        until("the sidecar dies", || process.try_wait().unwrap().is_some());
+    }
+
+    /// The next start has no further variables.
+    pub(crate) fn forget_variables(&mut self) {
+        self.variables.clear();
     }
 
     /// SIGTERM, and its end.

@@ -24,8 +24,8 @@ pub use order::{
 pub(crate) use output::newest_chunks;
 pub use output::{Chunk, FRAME_MAX, OUTPUT_NAME, OutputStream, read_chunk, write_head};
 pub use protocol::{
-    Asked, ENDED_NAME, Ended, NOTE_NAME, Note, ORDER_NAME, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN,
-    SHIM_SOCKET, Told,
+    Asked, ENDED_NAME, Ended, INPUT_NAME, NOTE_NAME, Note, ORDER_NAME, OUTPUT_BYTES_MAX,
+    OUTPUT_BYTES_MIN, SHIM_SOCKET, Told,
 };
 
 /// Whether `text` can name a sandbox, like `exec-19ab3f-1`: its folder and its control group are called so too.

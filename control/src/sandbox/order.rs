@@ -114,6 +114,9 @@ pub struct SandboxOrder {
     pub runtimes: Vec<String>,
     /// Standard input.
     pub input: Option<String>,
+    /// Instead, what is written to [`INPUT_NAME`](super::INPUT_NAME) in its folder.
+    #[serde(default)]
+    pub takes_input: bool,
 }
 
 impl SandboxOrder {
@@ -170,6 +173,7 @@ pub(super) fn example() -> SandboxOrder {
         hidden: vec!["/workspace".into()],
         runtimes: vec!["runc".into()],
         input: None,
+        takes_input: false,
     }
 }
 

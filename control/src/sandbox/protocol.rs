@@ -12,6 +12,9 @@ pub const NOTE_NAME: &str = "note.json";
 pub const ENDED_NAME: &str = "ended.json";
 /// Name of its socket.
 pub const SHIM_SOCKET: &str = "shim.sock";
+/// Name of the pipe that is the standard input of a command whose order says so, in the sandbox's folder. The command sees
+/// no end of it: whoever writes there ends the command when it is done.
+pub const INPUT_NAME: &str = "stdin";
 /// Fewest and most bytes of output that can be kept.
 pub const OUTPUT_BYTES_MIN: u64 = 256 * 1024;
 /// See [`OUTPUT_BYTES_MIN`].

@@ -17,6 +17,10 @@ use super::types::{
     Event, LogLines, Mount, MountDetails, MountList, MountRequest, MountSyncRequest, MountSynced,
     UnmountRequest,
 };
+use super::workflows::{
+    CancelRequest, RevertReport, RevertRequest, RunDetails, RunDiff, RunList, RunSummary,
+    StepRequest, TriggerRequest,
+};
 use crate::error::ApiError;
 use crate::volume::{SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SnapshotInfo, SnapshotList};
 use crate::wire::Exchange;
@@ -258,7 +262,8 @@ impl BlockingControlClient {
         self.runtime.block_on(asking)
     }
 
-    /// Hands every event to `each`, until that says stop or the sidecar ends. Begins after event `after`, or now.
+    /// Hands every event about `mount` and `run`, or all, to `each`, until that says stop or the sidecar ends. Begins after
+    /// event `after`, or now. Ends too when nothing comes for as long as `quiet` says.
     ///
     /// # Errors
     /// As [`BlockingControlClient::mounts`]; also when the sidecar breaks off.
@@ -266,20 +271,31 @@ impl BlockingControlClient {
         &self,
         after: Option<i64>,
         mount: Option<&str>,
+        run: Option<&str>,
+        quiet: Option<Duration>,
         mut each: impl FnMut(Event) -> bool,
     ) -> Result<(), ApiError> {
         let headers = after.map(|after| ("last-event-id", after.to_string()));
-        let path = match mount {
-            Some(mount) => format!("/events?mount={}", segment(mount)),
-            None => "/events".to_owned(),
-        };
+        let filters = [("mount", mount), ("run", run)];
+        let filters = filters
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));
+        let path = format!("/events?{}", filters.collect::<Vec<_>>().join("&"));
         self.runtime.block_on(async {
             let headers: Vec<_> = headers.into_iter().collect();
             let mut lines = self
                 .exchange
                 .stream(&path, None::<&()>, &headers, ANSWER_TIMEOUT)
                 .await?;
-            while let Some(line) = lines.line().await? {
+            loop {
+                let line = match quiet {
+                    None => lines.line().await?,
+                    Some(quiet) => match tokio::time::timeout(quiet, lines.line()).await {
+                        Ok(line) => line?,
+                        Err(_) => break,
+                    },
+                };
+                let Some(line) = line else { break };
                 let Some(data) = line.strip_prefix("data:") else {
                     continue;
                 };
@@ -292,6 +308,87 @@ impl BlockingControlClient {
             }
             Ok(())
         })
+    }
+
+    /// Begins a run of a workflow.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn trigger(&self, request: &TriggerRequest) -> Result<RunSummary, ApiError> {
+        self.post("/trigger", request, ANSWER_TIMEOUT)
+    }
+
+    /// Runs, newest first; those before number `before`.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn runs(
+        &self,
+        mount: Option<&str>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<RunList, ApiError> {
+        let mut path = format!("/workflows?limit={limit}");
+        if let Some(mount) = mount {
+            path.push_str(&format!("&mount={}", segment(mount)));
+        }
+        if let Some(before) = before {
+            path.push_str(&format!("&before={before}"));
+        }
+        self.get(&path)
+    }
+
+    /// A run with its steps.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn run(&self, run: &str) -> Result<RunDetails, ApiError> {
+        self.get(&format!("/workflows/{}", segment(run)))
+    }
+
+    /// What a run, or a step of it, changed.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn run_diff(&self, run: &str, step: Option<&str>) -> Result<RunDiff, ApiError> {
+        let step = step.map_or_else(String::new, |step| format!("?step={}", segment(step)));
+        let path = format!("/workflows/{}/diff{step}", segment(run));
+        let asking = self
+            .exchange
+            .ask(Method::GET, &path, None::<&()>, SNAPSHOT_DEADLINE);
+        self.runtime.block_on(asking)
+    }
+
+    /// Ends a run.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn cancel_run(&self, run: &str) -> Result<RunSummary, ApiError> {
+        let path = format!("/workflows/{}/cancel", segment(run));
+        self.post(&path, &CancelRequest {}, ANSWER_TIMEOUT)
+    }
+
+    /// Lets a run that did not succeed go on from a step or, if it `skips` that, behind it.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn run_again(
+        &self,
+        run: &str,
+        request: &StepRequest,
+        skips: bool,
+    ) -> Result<RunSummary, ApiError> {
+        let what = if skips { "skip" } else { "retry" };
+        let path = format!("/workflows/{}/{what}", segment(run));
+        self.post(&path, request, ANSWER_TIMEOUT)
+    }
+
+    /// Makes a project what it was.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn revert(&self, request: &RevertRequest) -> Result<RevertReport, ApiError> {
+        self.post("/revert", request, SNAPSHOT_DEADLINE)
     }
 
     /// Runs a command and hands every line of the answer to `each`, the last one too. Ends the command when `each` says
@@ -404,6 +501,16 @@ impl BlockingControlClient {
             }
             Ok(())
         })
+    }
+
+    fn post<A: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+        limit: Duration,
+    ) -> Result<A, ApiError> {
+        let asking = self.exchange.ask(Method::POST, path, Some(body), limit);
+        self.runtime.block_on(asking)
     }
 
     fn get<A: serde::de::DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::host::Clock;
-use super::store::{EventFilter, Store};
+use super::store::{EventFilter, NewEvent, Store};
 use super::types::Event;
 use crate::error::ApiError;
 
@@ -45,6 +45,12 @@ pub(super) mod kinds {
     pub(in crate::sidecar) const PREVIEW_STOPPING: &str = "preview.stopping";
     pub(in crate::sidecar) const PREVIEW_STOPPED: &str = "preview.stopped";
     pub(in crate::sidecar) const PREVIEW_FAILED: &str = "preview.failed";
+    pub(in crate::sidecar) const RUN: &str = "workflow.run";
+    pub(in crate::sidecar) const RUN_RELEASED: &str = "workflow.released";
+    pub(in crate::sidecar) const RUN_REVERTED: &str = "workflow.reverted";
+    pub(in crate::sidecar) const STEP: &str = "workflow.step";
+    pub(in crate::sidecar) const STEP_OUTPUT: &str = "workflow.output";
+    pub(in crate::sidecar) const STEP_AGENT: &str = "workflow.agent";
     /// Events between the last one a listener had and the next one are not kept any more. Sent, never stored.
     pub(in crate::sidecar) const GAP: &str = "events.gap";
 }
@@ -76,13 +82,22 @@ impl EventLog {
     pub(super) async fn add(&self, kind: &'static str, mount: Option<&str>, message: String) {
         tracing::info!(kind, mount, "{message}");
         let at_ms = self.clock.now_ms();
-        let added = self
-            .store
-            .add_event(at_ms, kind, mount.map(str::to_owned), message)
-            .await;
-        if let Ok(id) = added {
-            self.newest.send_replace(id);
+        let event = NewEvent {
+            at_ms,
+            kind,
+            mount: mount.map(str::to_owned),
+            message,
+            ..NewEvent::default()
+        };
+        if let Ok(id) = self.store.add_event(event).await {
+            self.wake(id);
         }
+    }
+
+    /// Wakes who listens: event `id` was written.
+    pub(super) fn wake(&self, id: i64) {
+        self.newest
+            .send_modify(|newest| *newest = (*newest).max(id));
     }
 
     /// Listens from after event `after` on, or from now on.
@@ -163,6 +178,9 @@ impl Listener {
             at_ms: self.clock.now_ms(),
             kind: kinds::GAP.to_owned(),
             mount: None,
+            run: None,
+            step: None,
+            data: None,
             message: format!("{missed} events are not kept any more; ask for the present state"),
         }))
     }
@@ -240,6 +258,7 @@ mod tests {
             let about = EventFilter {
                 mount: Some("a".into()),
                 preview: Some(preview.into()),
+                ..EventFilter::default()
             };
             assert_eq!(next(&mut log.listen(Some(0), about)).await, expected);
         }

@@ -28,7 +28,12 @@ mod start_error;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_agent;
+#[cfg(test)]
+mod testing_sandboxes;
 mod types;
+mod workflows;
 
 pub use auth::{AuthSettings, NewToken, TokenFile, TokenInfo};
 pub use branches::{
@@ -58,4 +63,9 @@ pub use types::{
     Credentials, Event, Health, HealthParts, HealthStatus, LogLines, Mount, MountBudget,
     MountDetails, MountList, MountRequest, MountState, MountSyncRequest, MountSynced, PartHealth,
     UnmountRequest,
+};
+pub use workflows::{
+    AttemptReport, CancelRequest, Fault, RevertReport, RevertRequest, RunDetails, RunDiff, RunList,
+    RunState, RunSummary, StepReport, StepRequest, StepState, TriggerRequest,
+    schema_text as workflow_schema_text,
 };

@@ -9,21 +9,26 @@ use utoipa::{Modify, OpenApi};
 use super::api;
 
 /// Operations that take an `Idempotency-Key`.
-const KEYED: [&str; 4] = [
+const KEYED: [&str; 6] = [
     "mount",
     "create_snapshot",
     "restore_snapshot",
     "create_branch",
+    "trigger_workflow",
+    "revert_run",
 ];
 /// Operations of whose bodies every field may be left out, and so the body too.
-const WITHOUT_BODY: [&str; 4] = [
+const WITHOUT_BODY: [&str; 7] = [
     "sync_mount",
     "create_snapshot",
     "restore_snapshot",
     "sync_branch",
+    "cancel_run",
+    "retry_run",
+    "skip_step",
 ];
 /// What the names in paths are: beginning of the path, name, meaning, longest, pattern, example.
-const NAMES: [(&str, &str, &str, usize, &str, &str); 3] = [
+const NAMES: [(&str, &str, &str, usize, &str, &str); 4] = [
     (
         "/mounts/{name}",
         "name",
@@ -48,6 +53,14 @@ const NAMES: [(&str, &str, &str, usize, &str, &str); 3] = [
         "^[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*$",
         "project:fix-login",
     ),
+    (
+        "/workflows/{run}",
+        "run",
+        "The run's id",
+        64,
+        "^[0-9a-f]+-[0-9a-f]+$",
+        "19ab3f0c1d2-1a",
+    ),
 ];
 
 /// Name of the way to say who one is over TCP.
@@ -57,7 +70,7 @@ const TOKEN: &str = "token";
 #[openapi(
     info(
         title = "WeldrFS control",
-        description = "The sidecar of one machine: it mounts volumes, keeps them mounted, runs commands on them in \
+        description = "The sidecar of one machine: it mounts volumes, keeps them mounted, runs commands and workflows on them in \
                        sandboxes, and tells what happens. \
                        Served over a Unix socket to root and the members of its group, and on TCP to those who have a \
                        token. Every error is an ErrorBody with a stable code; requests refuse fields they do not know.",
@@ -72,6 +85,8 @@ const TOKEN: &str = "token";
         api::start_preview, api::stop_preview, api::list_previews, api::get_preview, api::preview_logs,
         api::events, api::health, api::metrics,
         api::page::begin, api::page::get, api::page::end,
+        api::trigger, api::runs, api::show_run, api::cancel_run, api::retry_run, api::skip_step, api::diff_run, api::revert,
+        api::workflow_schema,
     ),
     tags(
         (name = "mounts", description = "Volumes mounted on this machine"),
@@ -79,6 +94,7 @@ const TOKEN: &str = "token";
         (name = "branches", description = "Copies of directories of a mount that share its content"),
         (name = "exec", description = "Commands in sandboxes, on a mount"),
         (name = "previews", description = "Apps that run on mounts and are reached at ports of the machine"),
+        (name = "workflows", description = "Steps on a project, with snapshots around them, that survive the sidecar"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),

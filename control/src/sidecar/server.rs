@@ -33,6 +33,7 @@ use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::store::Store;
+use super::workflows::{self, Workflows};
 use crate::error::ApiError;
 use crate::sandbox::SandboxHost;
 use crate::wire::{self, Caller, ConnectionLimits, RequestNames, name_request};
@@ -64,6 +65,7 @@ pub(super) struct AppParts {
     pub(super) branches: Branches,
     pub(super) execs: Execs,
     pub(super) previews: Previews,
+    pub(super) workflows: Workflows,
     pub(super) events: EventLog,
     pub(super) store: Store,
     pub(super) idempotency: Idempotency,
@@ -172,6 +174,14 @@ async fn serve_on(
     let exec_metrics = ExecMetrics::new();
     let mut sandboxing = settings.sandboxes.clone();
     sandboxing.hidden.extend(sandboxes.private());
+    let workflow_parts = workflows::Parts::new(
+        (store.clone(), events.clone(), mounts.clone()),
+        Arc::clone(&sandboxes),
+        Arc::clone(&clock),
+        sandboxing.clone(),
+        SecretFolder::new(&settings.folder),
+        Arc::new(workflows::Usual::new()),
+    );
     let execs = Execs::new(exec::Parts {
         host: Arc::clone(&sandboxes),
         mounts: mounts.clone(),
@@ -196,12 +206,14 @@ async fn serve_on(
     })
     .await
     .map_err(database)?;
+    let workflows = Workflows::start(workflow_parts).await.map_err(database)?;
     let app = App(Arc::new(AppParts {
         snapshots: Snapshots::new(mounts.clone(), events.clone()),
         mounts,
         branches,
         execs,
         previews,
+        workflows,
         events: events.clone(),
         idempotency: Idempotency::new(store.clone(), Arc::clone(&clock)),
         store,
@@ -314,6 +326,15 @@ fn router(app: App, cors: Option<CorsLayer>, started_ms: u64) -> Router {
         .route("/previews/stop", post(api::stop_preview))
         .route("/previews/{id}", get(api::get_preview))
         .route("/previews/{id}/logs", get(api::preview_logs))
+        .route("/trigger", post(api::trigger))
+        .route("/workflows", get(api::runs))
+        .route("/workflows/{run}", get(api::show_run))
+        .route("/workflows/{run}/cancel", post(api::cancel_run))
+        .route("/workflows/{run}/retry", post(api::retry_run))
+        .route("/workflows/{run}/skip", post(api::skip_step))
+        .route("/workflows/{run}/diff", get(api::diff_run))
+        .route("/revert", post(api::revert))
+        .route("/workflow.schema.json", get(api::workflow_schema))
         .route("/events", get(api::events))
         .route("/metrics", get(api::metrics))
         .route("/", get(api::page::page))

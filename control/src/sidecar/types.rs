@@ -265,7 +265,7 @@ impl Session {
 }
 
 /// Something that happened; `data` of a server-sent event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Grows; what to send as `Last-Event-ID` to go on from here.
     pub id: i64,
@@ -277,4 +277,14 @@ pub struct Event {
     pub mount: Option<String>,
     /// A sentence for people.
     pub message: String,
+    /// Which run of a workflow it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Which step of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What it tells, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub data: Option<serde_json::Value>,
 }

@@ -29,6 +29,8 @@ use crate::engine::{Aside, Engine, Onlooker};
 const FORGET_WAIT: Duration = Duration::from_secs(60);
 /// How long it waits, after that, for those who watch to have heard of it.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
+/// The same for the list of snapshots: to announce one of them takes as long as bringing what is new into the tables.
+const LIST_WAIT: Duration = Duration::from_millis(2);
 /// How long one announcement waits for another one to end before nobody hears of it.
 const TURN_WAIT: Duration = Duration::from_secs(60);
 
@@ -230,13 +232,17 @@ impl Onlooker for Teller {
     }
 
     fn changed(&self, aside: Arc<Aside>) {
+        let announcing = match Engine::is_of_list(&aside) {
+            true => LIST_WAIT,
+            false => ANNOUNCE_WAIT,
+        };
         let wait = self.apart("forgetting", move |kernel, done| {
             kernel.change(&aside, done)
         });
         if let Some(wait) = wait {
             wait_for(&wait, "forgetting");
             // Whoever unmounts at once would find the announcer in the way.
-            let _ = wait.recv_timeout(ANNOUNCE_WAIT);
+            let _ = wait.recv_timeout(announcing);
         }
     }
 }

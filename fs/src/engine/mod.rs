@@ -65,6 +65,8 @@ pub struct Engine {
     restoring: Mutex<()>,
     /// Whether the root lists `.snapshots`.
     shows_snapshots: AtomicBool,
+    /// Whether the directory of snapshots was ever found by anybody.
+    list_was_shown: AtomicBool,
     /// Wakes whoever empties staging, and says whether that is going well.
     pressure: OnceLock<Pressure>,
     /// Where appends have to wait, bytes.
@@ -131,6 +133,7 @@ impl Engine {
             onlooker: OnceLock::new(),
             restoring: Mutex::new(()),
             shows_snapshots: AtomicBool::new(false),
+            list_was_shown: AtomicBool::new(false),
             pressure: OnceLock::new(),
             space,
             store_is_local,

@@ -120,6 +120,12 @@ impl Engine {
         }
     }
 
+    /// Whether a change is one of the directory of snapshots alone.
+    pub(crate) fn is_of_list(aside: &Aside) -> bool {
+        let mut dirs = aside.entries.iter().map(|entry| entry.dir);
+        aside.inodes.is_empty() && dirs.all(|dir| dir == SNAPSHOTS_INO)
+    }
+
     /// What changes in the tree when a snapshot comes or goes.
     pub(super) fn list_of_snapshots(&self, snapshot: &Snapshot, is_there: bool) -> Aside {
         let top = number(snapshot.epoch, ROOT_INO).unwrap_or(SNAPSHOTS_INO);
@@ -135,7 +141,13 @@ impl Engine {
         }
     }
 
+    /// Whether anybody can know something of the directory of snapshots.
+    pub(super) fn is_list_known(&self) -> bool {
+        self.list_was_shown.load(Ordering::Acquire)
+    }
+
     fn list_attr(&self) -> Attr {
+        self.list_was_shown.store(true, Ordering::Release);
         let snapshots = self.ns.snapshots();
         let made_ms = snapshots.last().map_or(0, |newest| newest.made_ms);
         let made_ns = i64::try_from(made_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);

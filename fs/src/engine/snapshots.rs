@@ -71,6 +71,14 @@ impl Engine {
         }
     }
 
+    /// A snapshot came or went. Where nobody has seen the list of them, nobody is told: to tell is to open the snapshot,
+    /// which takes as long as bringing everything into the tables.
+    fn tell_of_list(&self, snapshot: &Snapshot, is_there: bool) {
+        if self.is_list_known() {
+            self.tell(self.list_of_snapshots(snapshot, is_there));
+        }
+    }
+
     /// Makes a snapshot of everything acknowledged so far.
     ///
     /// # Errors
@@ -99,7 +107,7 @@ impl Engine {
             MetaError::Exists => FsError::SnapshotExists(name),
             other => other.into(),
         })?;
-        self.tell(self.list_of_snapshots(&made, true));
+        self.tell_of_list(&made, true);
         Ok(made)
     }
 
@@ -150,7 +158,7 @@ impl Engine {
     pub fn remove_snapshot(&self, name: &str) -> Result<()> {
         let removed = self.snapshot(name)?;
         self.ns.remove_snapshot(name, self.now_ns())?;
-        self.tell(self.list_of_snapshots(&removed, false));
+        self.tell_of_list(&removed, false);
         Ok(())
     }
 

@@ -53,8 +53,10 @@ pub(crate) struct Edited {
     pub(crate) inodes: Vec<Ino>,
     /// Those of them that are directories. Of others only the row changes.
     pub(crate) dirs: Vec<Ino>,
-    /// Those of them that have no name any more.
+    /// Those of them that have no name any more, neither in the tree nor in the trash.
     pub(crate) orphans: Arc<Vec<Ino>>,
+    /// Those of them that are no directories and have no name in the tree any more.
+    pub(crate) replaced: Vec<Ino>,
     /// Inodes that were made, and how many bytes they map.
     pub(crate) born: (i64, i64),
     /// Inodes without a name that came to the trash, less those that left it, and the bytes that they map.
@@ -356,7 +358,7 @@ impl<'c, 'n> Edit<'c, 'n> {
     /// What it came to.
     pub(crate) fn finish(mut self) -> Result<Edited> {
         let kept = self.keep_dirs()?;
-        let (mut orphans, mut born) = (Vec::new(), (0, 0));
+        let (mut orphans, mut replaced, mut born) = (Vec::new(), Vec::new(), (0, 0));
         let (mut is_born, mut dirs) = (FxHashSet::default(), Vec::new());
         for (ino, touched) in std::mem::take(&mut self.touched) {
             let Touched {
@@ -365,6 +367,9 @@ impl<'c, 'n> Edit<'c, 'n> {
                 mut row,
             } = touched;
             let is_over = row.nlink == 0 && nlink_before.is_none_or(|before| before > 0);
+            if is_over && nlink_before.is_some() && !row.is_dir() {
+                replaced.push(ino);
+            }
             let mut is_orphan = is_over && !kept.contains(&ino);
             // One that has other names in the trash stays there by them.
             if is_orphan
@@ -408,6 +413,7 @@ impl<'c, 'n> Edit<'c, 'n> {
             inodes,
             dirs,
             orphans: Arc::new(orphans),
+            replaced,
             born,
             trash: self.trash,
         })

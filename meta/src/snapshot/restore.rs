@@ -80,7 +80,7 @@ impl Namespace {
         order.begin()?;
         let safety = tx.mark(safety, next_ino)?;
         tx.rest()?;
-        self.replaced.watch(&edited.orphans);
+        self.replaced.watch(&edited.replaced);
         if let Err(error) = tx.commit_bulk(&edited, ROOT_INO) {
             self.replaced.watch(&[]);
             return Err(error);

@@ -32,6 +32,8 @@ struct EventQuery {
     #[serde(default)]
     preview: Option<String>,
     #[serde(default)]
+    run: Option<String>,
+    #[serde(default)]
     after: Option<i64>,
 }
 
@@ -45,6 +47,7 @@ struct EventQuery {
     params(
         ("mount" = Option<String>, Query, description = "Only those about this mount"),
         ("preview" = Option<String>, Query, description = "Only those about this preview"),
+        ("run" = Option<String>, Query, description = "Only those about this run of a workflow"),
         ("after" = Option<i64>, Query, description = "Number of the last event that was seen", minimum = 0),
         ("Last-Event-ID" = Option<i64>, Header, description = "The same; wins over `after`"),
     ),
@@ -62,6 +65,7 @@ pub(in crate::sidecar) async fn events(
     let EventQuery {
         mount,
         preview,
+        run,
         after,
     } = query(&uri)?;
     let after = match headers.get(LAST_EVENT_ID) {
@@ -77,7 +81,14 @@ pub(in crate::sidecar) async fn events(
         ApiError::LimitReached(format!("{STREAMS_MAX} listen already; close some of them"))
     })?;
     let listening = Listening {
-        listener: app.events.listen(after, EventFilter { mount, preview }),
+        listener: app.events.listen(
+            after,
+            EventFilter {
+                mount,
+                preview,
+                run,
+            },
+        ),
         ready: Vec::new().into_iter(),
         stop: app.stop.clone(),
         ended: false,

@@ -8,6 +8,7 @@ mod mounts;
 pub(super) mod page;
 mod previews;
 pub(super) mod snapshots;
+mod workflows;
 
 pub(super) use events::{__path_events, events};
 pub(super) use exec::{__path_exec, exec};
@@ -19,6 +20,12 @@ pub(super) use mounts::{
 pub(super) use previews::{
     __path_get_preview, __path_list_previews, __path_preview_logs, __path_start_preview,
     __path_stop_preview, get_preview, list_previews, preview_logs, start_preview, stop_preview,
+};
+
+pub(super) use workflows::{
+    __path_cancel_run, __path_diff_run, __path_retry_run, __path_revert, __path_runs,
+    __path_show_run, __path_skip_step, __path_trigger, __path_workflow_schema, cancel_run,
+    diff_run, retry_run, revert, runs, show_run, skip_step, trigger, workflow_schema,
 };
 
 use std::time::Duration;

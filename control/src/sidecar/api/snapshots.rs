@@ -48,7 +48,7 @@ pub(in crate::sidecar) async fn list(
     request_body = MountSnapshotRequest,
     responses(
         (status = 200, description = "It is made", body = SnapshotInfo),
-        (status = 409, description = "`conflict`: the name is taken; `not_mounted`; `read_only`: the volume takes no writes", body = ErrorBody),
+        (status = 409, description = "`conflict`: the name is taken; `limit_reached`: there are as many as there may be; `not_mounted`; `read_only`: the volume takes no writes", body = ErrorBody),
     )
 )]
 pub(in crate::sidecar) async fn create(
@@ -114,7 +114,7 @@ pub(in crate::sidecar) async fn remove(
     request_body = MountRestoreRequest,
     responses(
         (status = 200, description = "It is as it was", body = MountRestored),
-        (status = 409, description = "`not_mounted`; `read_only`: the volume takes no writes", body = ErrorBody),
+        (status = 409, description = "`limit_reached`: no snapshot can be made of what is there; `not_mounted`; `read_only`: the volume takes no writes", body = ErrorBody),
     )
 )]
 pub(in crate::sidecar) async fn restore(

@@ -26,6 +26,7 @@ use crate::sandbox::{
 };
 use text::Text;
 
+pub(super) use request::order;
 pub use text::output_bytes;
 pub use types::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest};
 

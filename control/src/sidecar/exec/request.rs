@@ -36,7 +36,7 @@ fn invalid(text: impl Into<String>) -> ApiError {
 }
 
 /// What comes before the mount is known; the mountpoint is still missing.
-pub(super) fn order(
+pub(in crate::sidecar) fn order(
     id: String,
     request: &ExecRequest,
     settings: &SandboxSettings,
@@ -64,6 +64,7 @@ pub(super) fn order(
         hidden: settings.hidden.clone(),
         runtimes: settings.runtimes.clone(),
         input: request.stdin.clone(),
+        takes_input: false,
     })
 }
 

@@ -5,7 +5,7 @@ use super::super::events::EventLog;
 use super::super::host::{Ending, WallClock};
 use super::super::secrets::{FOLDER_NAME, Secrets};
 use super::super::settings::MOUNTS_MAX;
-use super::super::store::Store;
+use super::super::store::{EventFilter, Store};
 use super::super::testing::{FakeHost, until};
 use super::super::types::Credentials;
 use super::*;
@@ -75,7 +75,7 @@ impl Rig {
     async fn events(&self) -> Vec<String> {
         let events = self
             .store
-            .events_after(0, crate::sidecar::store::EventFilter::default(), 1000)
+            .events_after(0, EventFilter::default(), 1000)
             .await
             .unwrap();
         events.into_iter().map(|event| event.kind).collect()
@@ -346,7 +346,7 @@ async fn keys_reach_the_mount_in_a_file_and_show_nowhere() {
     let events = format!(
         "{:?}",
         rig.store
-            .events_after(0, crate::sidecar::store::EventFilter::default(), 100)
+            .events_after(0, EventFilter::default(), 100)
             .await
             .unwrap()
     );

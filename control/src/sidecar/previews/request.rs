@@ -122,6 +122,7 @@ impl Wanted {
             hidden: settings.hidden.clone(),
             runtimes: settings.runtimes.clone(),
             input: None,
+            takes_input: false,
         })
     }
 }

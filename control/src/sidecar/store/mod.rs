@@ -7,10 +7,12 @@ mod answers;
 mod branches;
 mod previews;
 mod schema;
+mod workflows;
 
 pub(super) use answers::Reserved;
 pub(super) use branches::{BranchRow, Mark, RowState};
 pub(super) use previews::KeptPreview;
+pub(super) use workflows::{OutputPlace, RunChange, RunFilter, RunRow, RunRows, StepRow};
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -95,11 +97,61 @@ struct Open {
     _lock: File,
 }
 
+/// An event that is to be written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct NewEvent {
+    pub(super) at_ms: u64,
+    pub(super) kind: &'static str,
+    pub(super) mount: Option<String>,
+    pub(super) run: Option<String>,
+    pub(super) step: Option<String>,
+    pub(super) data: Option<serde_json::Value>,
+    pub(super) message: String,
+}
+
 /// Which events somebody wants; all when nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct EventFilter {
     pub(super) mount: Option<String>,
     pub(super) preview: Option<String>,
+    pub(super) run: Option<String>,
+}
+
+impl Open {
+    /// Counts `added` events, and removes the oldest now and then.
+    fn trim_events(&mut self, added: usize) -> rusqlite::Result<()> {
+        self.written += u32::try_from(added).unwrap_or(TRIM_EVERY);
+        if self.written < TRIM_EVERY {
+            return Ok(());
+        }
+        self.written = 0;
+        let age = i64::try_from(EVENTS_AGE.as_millis()).unwrap_or(i64::MAX);
+        self.db
+            .prepare_cached(
+                "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1
+                 OR at_ms < (SELECT at_ms FROM event ORDER BY id DESC LIMIT 1) - ?2",
+            )?
+            .execute([EVENTS_MAX, age])
+            .map(drop)
+    }
+}
+
+/// Writes an event and returns its number.
+fn insert_event(db: &Connection, event: &NewEvent) -> rusqlite::Result<i64> {
+    let data = event.data.as_ref().map(ToString::to_string);
+    db.prepare_cached(
+        "INSERT INTO event (at_ms, kind, mount, message, run, step, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        i64::try_from(event.at_ms).unwrap_or(i64::MAX),
+        event.kind,
+        event.mount,
+        event.message,
+        event.run,
+        event.step,
+        data,
+    ])?;
+    Ok(db.last_insert_rowid())
 }
 
 impl Store {
@@ -198,29 +250,10 @@ impl Store {
     }
 
     /// Writes an event and returns its number.
-    pub(super) async fn add_event(
-        &self,
-        at_ms: u64,
-        kind: &'static str,
-        mount: Option<String>,
-        message: String,
-    ) -> Result<i64, ApiError> {
+    pub(super) async fn add_event(&self, event: NewEvent) -> Result<i64, ApiError> {
         self.run(move |open| {
-            let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
-            open.db
-                .prepare_cached(
-                    "INSERT INTO event (at_ms, kind, mount, message) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![at_ms, kind, mount, message])?;
-            let id = open.db.last_insert_rowid();
-            open.written += 1;
-            if open.written >= TRIM_EVERY {
-                open.written = 0;
-                let age = i64::try_from(EVENTS_AGE.as_millis()).unwrap_or(i64::MAX);
-                open.db
-                    .prepare_cached("DELETE FROM event WHERE id <= ?1 OR at_ms < ?2")?
-                    .execute([id - EVENTS_MAX, at_ms.saturating_sub(age)])?;
-            }
+            let id = insert_event(&open.db, &event)?;
+            open.trim_events(1)?;
             Ok(id)
         })
         .await
@@ -235,11 +268,11 @@ impl Store {
     ) -> Result<Vec<Event>, ApiError> {
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
-                "SELECT id, at_ms, kind, mount, message FROM event
-                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2)
-                 AND (?4 IS NULL OR (kind GLOB 'preview.*' AND instr(message, ?4 || ' ') = 1)) ORDER BY id LIMIT ?3",
+                "SELECT id, at_ms, kind, mount, message, run, step, data FROM event
+                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) AND (?3 IS NULL OR run = ?3)
+                 AND (?5 IS NULL OR (kind GLOB 'preview.*' AND instr(message, ?5 || ' ') = 1)) ORDER BY id LIMIT ?4",
             )?;
-            let rows = statement.query_map(params![after, about.mount, most, about.preview], event)?;
+            let rows = statement.query_map(params![after, about.mount, about.run, most, about.preview], event)?;
             rows.collect()
         })
         .await
@@ -390,6 +423,11 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         kind: row.get(2)?,
         mount: row.get(3)?,
         message: row.get(4)?,
+        run: row.get(5)?,
+        step: row.get(6)?,
+        data: row
+            .get::<_, Option<String>>(7)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::sidecar::start_error::StartError;
 const APPLICATION_ID: i64 = 0x5746_5343;
 
 /// What makes version n out of version n-1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 1: the mounts that are wanted, and what has happened.
     "CREATE TABLE mount (
          name TEXT PRIMARY KEY,
@@ -59,6 +59,65 @@ const MIGRATIONS: [&str; 4] = [
          data TEXT NOT NULL,
          UNIQUE (mount, folder)
      ) STRICT, WITHOUT ROWID;",
+    // 5: workflows.
+    "CREATE TABLE definition (
+         hash TEXT PRIMARY KEY,
+         text TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE run (
+         seq INTEGER PRIMARY KEY AUTOINCREMENT,
+         id TEXT NOT NULL UNIQUE,
+         workflow TEXT NOT NULL,
+         mount TEXT NOT NULL,
+         path TEXT NOT NULL,
+         definition TEXT NOT NULL,
+         inputs TEXT NOT NULL,
+         state TEXT NOT NULL,
+         error TEXT,
+         created_ms INTEGER NOT NULL,
+         started_ms INTEGER,
+         ended_ms INTEGER,
+         snapshot TEXT,
+         releasing INTEGER NOT NULL CHECK (releasing IN (0, 1)),
+         origin TEXT UNIQUE,
+         live INTEGER NOT NULL CHECK (live IN (0, 1))
+     ) STRICT;
+     CREATE INDEX run_live ON run (seq) WHERE live = 1;
+     CREATE INDEX run_over ON run (seq) WHERE live = 0;
+     CREATE INDEX run_project ON run (mount, path, seq);
+     CREATE INDEX run_definition ON run (definition);
+     CREATE TABLE step (
+         run TEXT NOT NULL,
+         number INTEGER NOT NULL,
+         name TEXT NOT NULL,
+         kind TEXT NOT NULL,
+         state TEXT NOT NULL,
+         attempt INTEGER NOT NULL,
+         started_ms INTEGER,
+         ended_ms INTEGER,
+         progress_ms INTEGER,
+         doing TEXT,
+         attempt_ms INTEGER,
+         times_out_ms INTEGER,
+         next_ms INTEGER,
+         place TEXT NOT NULL,
+         outputs TEXT NOT NULL,
+         error TEXT,
+         attempts TEXT NOT NULL,
+         log TEXT,
+         snapshot TEXT,
+         settled INTEGER NOT NULL CHECK (settled IN (0, 1)),
+         PRIMARY KEY (run, number)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE revert (
+         run TEXT NOT NULL,
+         number INTEGER NOT NULL,
+         report TEXT NOT NULL,
+         PRIMARY KEY (run, number)
+     ) STRICT, WITHOUT ROWID;
+     ALTER TABLE event ADD COLUMN run TEXT;
+     ALTER TABLE event ADD COLUMN step TEXT;
+     ALTER TABLE event ADD COLUMN data TEXT;",
 ];
 
 /// Version of the tables that this program writes.

@@ -15,6 +15,16 @@ fn mount(name: &str) -> WantedMount {
     }
 }
 
+fn told(at_ms: u64, kind: &'static str, mount: Option<&str>, message: &str) -> NewEvent {
+    NewEvent {
+        at_ms,
+        kind,
+        mount: mount.map(str::to_owned),
+        message: message.to_owned(),
+        ..NewEvent::default()
+    }
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -31,7 +41,7 @@ async fn what_was_written_is_there_after_opening_again() {
     store.remove_mount("gone").await.unwrap();
     store.remove_mount("never").await.unwrap();
     let id = store
-        .add_event(5, "mount.mounted", Some("a".into()), "text".into())
+        .add_event(told(5, "mount.mounted", Some("a"), "text"))
         .await
         .unwrap();
     drop(store);
@@ -71,7 +81,7 @@ async fn events_are_read_on_from_any_number_and_old_ones_go() {
     for n in 0..20_u64 {
         let about = if n % 2 == 0 { "even" } else { "odd" };
         store
-            .add_event(n, "k", Some(about.into()), String::new())
+            .add_event(told(n, "k", Some(about), ""))
             .await
             .unwrap();
     }
@@ -83,20 +93,20 @@ async fn events_are_read_on_from_any_number_and_old_ones_go() {
             .unwrap()),
         [18, 19, 20]
     );
-    let odd = EventFilter {
+    let about_odd = EventFilter {
         mount: Some("odd".into()),
         ..EventFilter::default()
     };
-    assert_eq!(ids(store.events_after(0, odd, 2).await.unwrap()), [2, 4]);
+    assert_eq!(
+        ids(store.events_after(0, about_odd, 2).await.unwrap()),
+        [2, 4]
+    );
     assert_eq!(store.event_range().await.unwrap(), (1, 20));
 
     // All of these are older than what is kept once the last ones are written a week later.
     let later = EVENTS_AGE.as_millis() as u64 + 1_000;
     for _ in 0..u64::from(TRIM_EVERY) {
-        store
-            .add_event(later, "k", None, String::new())
-            .await
-            .unwrap();
+        store.add_event(told(later, "k", None, "")).await.unwrap();
     }
     let (oldest, newest) = store.event_range().await.unwrap();
     assert_eq!((oldest, newest), (21, 20 + i64::from(TRIM_EVERY)));
@@ -106,13 +116,13 @@ async fn events_are_read_on_from_any_number_and_old_ones_go() {
 async fn numbers_of_events_are_never_used_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let first = store.add_event(1, "k", None, String::new()).await.unwrap();
+    let first = store.add_event(told(1, "k", None, "")).await.unwrap();
     store
         .run(|open| open.db.execute("DELETE FROM event", ()).map(drop))
         .await
         .unwrap();
     assert_eq!(store.event_range().await.unwrap(), (0, first));
-    assert!(store.add_event(1, "k", None, String::new()).await.unwrap() > first);
+    assert!(store.add_event(told(1, "k", None, "")).await.unwrap() > first);
 }
 
 #[test]
@@ -196,6 +206,8 @@ fn a_database_of_another_line_of_migrations_is_named_and_left_alone() {
         "DROP TABLE event",
         "ALTER TABLE mount ADD COLUMN more TEXT",
         "CREATE TABLE workflow (id INTEGER PRIMARY KEY)",
+        "DROP TABLE step",
+        "ALTER TABLE run ADD COLUMN more TEXT",
         "DROP INDEX answer_age; CREATE INDEX answer_age ON answer (key)",
         // Older by its number, with what came later.
         "PRAGMA user_version = 1",
@@ -239,7 +251,7 @@ async fn a_damaged_database_is_named_and_left_alone() {
     let store = Store::open(dir.path()).unwrap();
     for n in 0..500 {
         let text = format!("{n}: {}", "text ".repeat(20));
-        store.add_event(n, "k", None, text).await.unwrap();
+        store.add_event(told(n, "k", None, &text)).await.unwrap();
     }
     drop(store);
     let path = dir.path().join(DATABASE_NAME);

@@ -22,6 +22,9 @@ use crate::volume::{
 #[derive(Default)]
 pub(in crate::sidecar) struct FakeTree {
     pub(in crate::sidecar) snapshots: Vec<SnapshotInfo>,
+    /// All that is in its files, and was at snapshots.
+    pub(in crate::sidecar) present: String,
+    pub(in crate::sidecar) contents: BTreeMap<String, String>,
     pub(in crate::sidecar) branches: BTreeSet<String>,
     /// How many paths differ from any snapshot.
     pub(in crate::sidecar) differences: usize,
@@ -58,6 +61,8 @@ impl FakeTree {
             epoch: self.made,
             kept: true,
         };
+        self.contents
+            .insert(made.name.clone(), self.present.clone());
         self.snapshots.push(made.clone());
         made
     }
@@ -190,11 +195,18 @@ impl VolumeApi for FakeVolume {
         let mut tree = self.tree.lock();
         tree.fails()?;
         tree.has(&request.name)?;
-        let names = std::mem::take(&mut tree.differences) as u64;
+        let mut names = std::mem::take(&mut tree.differences) as u64;
+        let content = tree
+            .contents
+            .get(&request.name)
+            .cloned()
+            .unwrap_or_default();
+        names += u64::from(content != tree.present);
         let safety = (names > 0).then(|| {
             let name = format!("before-restore-{}", tree.made + 1);
             tree.add(name, String::new(), "restore".into())
         });
+        tree.present = content;
         Ok(SnapshotRestoreReport {
             safety,
             names,

@@ -265,6 +265,10 @@ fn whoever_looks_on_hears_of_every_name_that_changed() {
     engine.set_onlooker(Arc::clone(&noted) as Arc<dyn Onlooker>);
     let dir = engine.mkdir(ROOT_INO, b"dir", 0o755, &ME).unwrap().ino;
     let in_dir = engine.mkdir(dir, b"below", 0o755, &ME).unwrap().ino;
+    // Nobody has seen the list of snapshots, so that nobody has to hear of it.
+    engine.create_snapshot(named("unseen")).unwrap();
+    engine.remove_snapshot("unseen").unwrap();
+    engine.lookup(ROOT_INO, b".snapshots").unwrap();
     engine.create_snapshot(named("s")).unwrap();
     engine.rmdir(dir, b"below").unwrap();
     engine

@@ -11,6 +11,7 @@ use crate::namespace::tests::{NoBytes, dir, file, healthy, open, settings, write
 use crate::namespace::{AttrChange, Namespace, XattrMode};
 use crate::settings::{MetaSettings, Permit};
 use crate::snapshot::{CloneTo, Order};
+use crate::trash::PurgeLimits;
 
 use super::called;
 use super::tree::{self, From};
@@ -87,6 +88,39 @@ fn what_is_written_into_replaced_files_is_in_the_snapshot_of_what_was_before() {
     let back = ns.lookup(ROOT_INO, b"f").unwrap().ino;
     assert_eq!(ns.map(back, 0, 100).unwrap(), runs);
     healthy(&ns);
+}
+
+/// A file that a restore takes the last name of is in the trash then, if it has had another name that is there.
+#[test]
+fn what_is_written_into_replaced_files_in_the_trash_is_in_that_snapshot_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = open(tmp.path());
+    let epoch = mark(&ns, "s");
+    let f = make(&ns, "f");
+    write(&ns, f, 0, 40, 4096);
+    ns.link(f, ROOT_INO, b"g", 3).unwrap();
+    mark(&ns, "older");
+    assert_eq!(ns.unlink(ROOT_INO, b"g", 4).unwrap(), None);
+    let restored = ns.restore(epoch, b"", called("safety"), 9).unwrap();
+    assert_eq!(restored.orphans, []);
+    write(&ns, f, 10, 10, 20480);
+    let runs = ns.map(f, 0, 100).unwrap();
+    assert_eq!(ns.keep_late_writes(&restored, 12).unwrap(), 1);
+    let check = || {
+        let view = ns.at(restored.safety.as_ref().unwrap().epoch).unwrap();
+        assert_eq!(view.lookup(ROOT_INO, b"f").unwrap().ino, f);
+        assert_eq!(view.map(f, 0, 100).unwrap(), runs);
+        healthy(&ns);
+    };
+    check();
+    // What becomes of it in the trash is nothing to the snapshot.
+    mark(&ns, "later");
+    write(&ns, f, 50, 10, 24576);
+    check();
+    let purged = ns.purge_trash(PurgeLimits::until(u64::MAX), 20).unwrap();
+    assert_eq!(purged.orphans, [f]);
+    ns.reclaim(&purged.orphans, 21).unwrap();
+    check();
 }
 
 #[test]

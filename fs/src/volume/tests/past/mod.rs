@@ -41,7 +41,7 @@ const MOST_INODES: usize = 90;
 type Operation = fn(&mut Run);
 
 /// What happens, and how often.
-const OPERATIONS: [(u32, Operation); 36] = [
+const OPERATIONS: [(u32, Operation); 37] = [
     // Names.
     (8, Run::create),
     (5, Run::make_dir),
@@ -80,6 +80,7 @@ const OPERATIONS: [(u32, Operation); 36] = [
     (4, Run::publish),
     (2, Run::publish_under_faults),
     (3, Run::collect),
+    (2, Run::empty_the_trash),
     (1, Run::lose_the_machine),
     (1, Run::go_back_in_time),
 ];
@@ -129,6 +130,7 @@ struct Run {
 struct Counts {
     restores: u64,
     late_writes: u64,
+    trash_names: u64,
     differences: u64,
     clones: u64,
     crashes: u64,
@@ -192,6 +194,7 @@ impl Counts {
     fn add(&mut self, other: &Self) {
         self.restores += other.restores;
         self.late_writes += other.late_writes;
+        self.trash_names += other.trash_names;
         self.differences += other.differences;
         self.clones += other.clones;
         self.crashes += other.crashes;

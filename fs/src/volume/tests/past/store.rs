@@ -130,6 +130,18 @@ impl Run {
         self.compare_all();
     }
 
+    /// What was removed some time ago ends; snapshots still have it.
+    pub(super) fn empty_the_trash(&mut self) {
+        let older_than_ms = match self.rng.random() {
+            true => 0,
+            false => self.rng.random_range(0..GRACE_MS),
+        };
+        self.doing = format!("empty the trash of what is older than {older_than_ms} ms");
+        let ended = self.volume.empty_trash(older_than_ms).unwrap();
+        self.counts.trash_names += ended.names;
+        self.compare_all();
+    }
+
     /// The thread that does it goes by the real clock.
     fn keep_the_lease(&self) {
         let acknowledged = self.engine().ns.acknowledged().0;

@@ -1,134 +1,26 @@
-//! What differs between a snapshot and a newer one, or the present.
+//! Finds what differs, a piece of the work at a time: which rows were kept, which names they concern, what these name in
+//! both states, and which of what was deleted and created is one thing that moved or changed.
 //!
-//! Only rows that were kept in between are looked at, so it costs what changed, not what there is. Content is judged by
-//! its extents: packing shows nothing.
+//! Keeps nothing of the database between two pieces: both states must stay what they are.
 
 use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::error::{MetaError, Result};
-use crate::filemap::Piece;
-use crate::ids::{Cookie, Epoch, Ino, ROOT_INO};
-use crate::namespace::Namespace;
+use crate::ids::{Cookie, Ino, ROOT_INO};
 use crate::rows::{InodeRow, Name};
 use crate::sqlite::at::At;
 use crate::sqlite::changed;
-use crate::sqlite::open::named;
 
-type Sql<T> = rusqlite::Result<T>;
-
-/// One path that differs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Difference {
-    /// Where it is in the newer state, or was if it is not there any more; below the root, without a slash in front.
-    pub path: Vec<u8>,
-    /// Renamed: where it was.
-    pub from: Option<Vec<u8>>,
-    /// Where it was, if that is another path because a directory above it has another one.
-    pub old_path: Option<Vec<u8>>,
-    /// What it was; `None`: it was created.
-    pub before: Option<InodeRow>,
-    /// What it is; `None`: it was deleted.
-    pub after: Option<InodeRow>,
-    /// The bytes of a file differ, or the target of a symbolic link, or a device's number.
-    pub content: bool,
-    /// Permission bits differ.
-    pub mode: bool,
-    /// Owner or group differ.
-    pub owner: bool,
-    /// Extended attributes differ.
-    pub xattrs: bool,
-}
-
-impl Difference {
-    fn is_any(&self) -> bool {
-        self.from.is_some() || self.content || self.mode || self.owner || self.xattrs
-    }
-}
-
-impl Namespace {
-    /// What differs between a snapshot and a newer one, or the present; by path. A file that was replaced by another one
-    /// under its name is compared with that one. Times are no difference.
-    ///
-    /// Between two snapshots, which do not change, it is read a piece at a time, and holds up nobody however much it is. For the
-    /// present all of it is read at once, and meanwhile the database cannot be folded: see [`Namespace::changed_since`].
-    ///
-    /// # Errors
-    /// `NotFound` for a snapshot that is not there, `Invalid` when the first is not the older one; what a checkpoint
-    /// can fail with.
-    pub fn diff(&self, older: Epoch, newer: Option<Epoch>) -> Result<Vec<Difference>> {
-        if newer.is_some_and(|newer| newer < older) {
-            return Err(MetaError::Invalid(
-                "the first snapshot is not the older one",
-            ));
-        }
-        let old = self.point(older)?;
-        let new = newer.map(|newer| self.point(newer)).transpose()?;
-        self.checkpoint(self.acknowledged())?;
-        let is_there = || {
-            let snapshots = self.snapshots.lock();
-            let one = |epoch: Epoch| snapshots.get(epoch).is_some();
-            match one(older) && newer.is_none_or(one) {
-                true => Ok(()),
-                false => Err(MetaError::NotFound),
-            }
-        };
-        let mut differ = Differ::default();
-        match new {
-            Some(new) => {
-                let mut is_more = true;
-                while is_more {
-                    is_more = self.look(|c| {
-                        let both = Both {
-                            old: At::snapshot(c, old),
-                            new: At::snapshot(c, new),
-                        };
-                        named(differ.some(both))
-                    })?;
-                    is_there()?;
-                }
-            }
-            None => {
-                self.look(|c| {
-                    let both = Both {
-                        old: At::snapshot(c, old),
-                        new: At::present(c),
-                    };
-                    while named(differ.some(both))? {}
-                    Ok(())
-                })?;
-                is_there()?;
-            }
-        }
-        Ok(differ.end())
-    }
-
-    /// About how much a diff of a snapshot and the present looks at, counted up to `most`.
-    ///
-    /// # Errors
-    /// `NotFound` for a snapshot that is not there; what a checkpoint can fail with.
-    pub fn changed_since(&self, older: Epoch, most: u64) -> Result<u64> {
-        let old = self.point(older)?;
-        self.checkpoint(self.acknowledged())?;
-        let made = self.numbers.next_ino().0.saturating_sub(old.next_ino.0);
-        if made >= most {
-            return Ok(most);
-        }
-        let span = (At::epoch_of(old), i64::MAX);
-        let kept = self.readers.with(|c| changed::count(c, span, most))?;
-        Ok(most.min(made.saturating_add(kept)))
-    }
-}
-
-/// An entry of a directory: its key.
-type Key = (Ino, Name);
+use super::content::same_content;
+use super::names::{Key, Names, Paths};
+use super::{Difference, Sql};
 
 /// The two states.
 #[derive(Clone, Copy)]
-struct Both<'c> {
-    old: At<'c>,
-    new: At<'c>,
+pub(super) struct Both<'c> {
+    pub(super) old: At<'c>,
+    pub(super) new: At<'c>,
 }
 
 /// What is to be looked at next.
@@ -152,8 +44,9 @@ enum Todo {
 /// How many of them are looked at before somebody else may have a turn.
 const PIECE: usize = 1000;
 
+/// The work, as far as it has come.
 #[derive(Default)]
-struct Differ {
+pub(super) struct Differ {
     todo: Todo,
     old: Paths,
     new: Paths,
@@ -179,7 +72,7 @@ fn some<T>(of: &mut Vec<T>) -> Vec<T> {
 
 impl Differ {
     /// Does some of it. Returns whether there is more.
-    fn some(&mut self, both: Both<'_>) -> Sql<bool> {
+    pub(super) fn some(&mut self, both: Both<'_>) -> Sql<bool> {
         match self.todo {
             Todo::Keys => {
                 self.keys(both)?;
@@ -238,7 +131,7 @@ impl Differ {
     }
 
     /// What it came to.
-    fn end(mut self) -> Vec<Difference> {
+    pub(super) fn end(mut self) -> Vec<Difference> {
         let left = self.left.into_values();
         self.found
             .extend(left.map(|(path, before)| whole(path, Some(before), None)));
@@ -416,117 +309,5 @@ fn whole(path: Vec<u8>, before: Option<InodeRow>, after: Option<InodeRow>) -> Di
         mode: false,
         owner: false,
         xattrs: false,
-    }
-}
-
-/// Whether two inodes of one kind have the same bytes, target or number.
-pub(super) fn same_content(
-    old: At<'_>,
-    before: &InodeRow,
-    new: At<'_>,
-    after: &InodeRow,
-) -> Sql<bool> {
-    if before.is_dir() {
-        return Ok(true);
-    }
-    if before.is_symlink() {
-        return Ok(old.symlink(before.ino)? == new.symlink(after.ino)?);
-    }
-    if !before.is_file() {
-        return Ok(before.rdev == after.rdev);
-    }
-    Ok(before.size == after.size && joined(old.runs(before.ino)?) == joined(new.runs(after.ino)?))
-}
-
-/// Runs with those put together that go on in the same extent: how a file was cut up is no difference.
-fn joined(runs: Vec<Piece>) -> Vec<Piece> {
-    let mut out: Vec<Piece> = Vec::with_capacity(runs.len());
-    for run in runs {
-        match out.last_mut() {
-            Some(last)
-                if last.end() == run.offset
-                    && last.extent == run.extent
-                    && last.extent_offset + last.len == run.extent_offset =>
-            {
-                last.len += run.len;
-            }
-            _ => out.push(run),
-        }
-    }
-    out
-}
-
-/// Names by inode.
-#[derive(Default)]
-struct Names(FxHashMap<Ino, Vec<Key>>);
-
-impl Names {
-    fn add(&mut self, ino: Option<Ino>, key: Key) {
-        if let Some(ino) = ino {
-            self.0.entry(ino).or_default().push(key);
-        }
-    }
-
-    fn take(&mut self, ino: Ino) -> Vec<Key> {
-        self.0.remove(&ino).unwrap_or_default()
-    }
-}
-
-/// The paths of directories in one state, as far as they were asked for.
-struct Paths(FxHashMap<Ino, Option<Vec<u8>>>);
-
-impl Default for Paths {
-    fn default() -> Self {
-        let root = (ROOT_INO, Some(Vec::new()));
-        Self(FxHashMap::from_iter([root]))
-    }
-}
-
-impl Paths {
-    /// The paths of entries that are in the tree.
-    fn paths(&mut self, at: At<'_>, keys: &[Key]) -> Sql<Vec<(Vec<u8>, Key)>> {
-        let mut paths = Vec::with_capacity(keys.len());
-        for key in keys {
-            let path = self.path(at, key.0, &key.1)?;
-            paths.extend(path.map(|path| (path, key.clone())));
-        }
-        Ok(paths)
-    }
-
-    /// The path of an entry; `None` where its directory is in no tree.
-    fn path(&mut self, at: At<'_>, parent: Ino, name: &[u8]) -> Sql<Option<Vec<u8>>> {
-        let Some(mut path) = self.dir(at, parent)? else {
-            return Ok(None);
-        };
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        Ok(Some(path))
-    }
-
-    fn dir(&mut self, at: At<'_>, dir: Ino) -> Sql<Option<Vec<u8>>> {
-        // Up to a directory that is known, then down again.
-        let mut steps: Vec<(Ino, Name)> = Vec::new();
-        let mut here = dir;
-        while !self.0.contains_key(&here) {
-            let Some((parent, name)) = at.names(here)?.pop() else {
-                self.0.insert(here, None);
-                break;
-            };
-            steps.push((here, name));
-            here = parent;
-        }
-        let mut path = self.0.get(&here).cloned().flatten();
-        for (ino, name) in steps.into_iter().rev() {
-            if let Some(path) = &mut path {
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&name);
-            }
-            self.0.insert(ino, path.clone());
-        }
-        Ok(path)
     }
 }

@@ -1,0 +1,193 @@
+//! Which runs somebody works on: one loop for each, and messages to it. Also which of those that may not go on at the same
+//! time have their turn.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::types::{RevertReport, RunSummary};
+use crate::error::ApiError;
+
+/// Messages that wait for one loop.
+const INBOX: usize = 16;
+
+/// What a loop is told. Ordered commands: none is merged with another.
+pub(super) enum Message {
+    /// End the run.
+    Cancel(Reply<RunSummary>),
+    /// Try again from the first step that did not succeed, or from this one.
+    Retry(Option<String>, Reply<RunSummary>),
+    /// Go on after that step.
+    Skip(Option<String>, Reply<RunSummary>),
+    /// Make the project what it was.
+    Revert {
+        step: Option<String>,
+        undo: bool,
+        /// Names the request, if it may come again.
+        reply: Reply<RevertReport>,
+    },
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// The loops; clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Registry(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    loops: Mutex<HashMap<String, Entry>>,
+    turns: Mutex<HashMap<Group, BTreeSet<i64>>>,
+    turned: watch::Sender<u64>,
+}
+
+struct Entry {
+    inbox: mpsc::Sender<Message>,
+    abort: Option<AbortHandle>,
+}
+
+/// Runs of one workflow on one project: mount, path and name.
+pub(super) type Group = (String, String, String);
+
+impl Registry {
+    /// Sends `message` to the loop of `run`; when there is none, `start` begins one with the inbox it is given.
+    ///
+    /// # Errors
+    /// [`ApiError::RateLimited`] when too many messages wait.
+    pub(super) fn send(
+        &self,
+        run: &str,
+        message: Option<Message>,
+        start: impl FnOnce(mpsc::Receiver<Message>) -> AbortHandle,
+    ) -> Result<(), ApiError> {
+        let mut loops = self.0.loops.lock();
+        if !loops.contains_key(run) {
+            let (inbox, messages) = mpsc::channel(INBOX);
+            if let Some(message) = message {
+                // There is room in it.
+                drop(inbox.try_send(message));
+            }
+            loops.insert(
+                run.to_owned(),
+                Entry {
+                    inbox,
+                    // Not known before it is made, and it looks for itself only when it ends.
+                    abort: None,
+                },
+            );
+            let abort = start(messages);
+            if let Some(entry) = loops.get_mut(run) {
+                entry.abort = Some(abort);
+            }
+            return Ok(());
+        }
+        let (Some(entry), Some(message)) = (loops.get(run), message) else {
+            return Ok(());
+        };
+        entry
+            .inbox
+            .try_send(message)
+            .map_err(|_| ApiError::RateLimited {
+                message: "too many requests about this run wait; send it again".into(),
+                retry_after_s: 1,
+            })
+    }
+
+    /// The next message for `run`, or nothing and the end of its loop. No message comes in between.
+    pub(super) fn next_or_leave(
+        &self,
+        run: &str,
+        inbox: &mut mpsc::Receiver<Message>,
+    ) -> Option<Message> {
+        let mut loops = self.0.loops.lock();
+        match inbox.try_recv() {
+            Ok(message) => Some(message),
+            Err(_) => {
+                loops.remove(run);
+                None
+            }
+        }
+    }
+
+    /// Ends all loops where they are.
+    pub(super) fn abort_all(&self) {
+        for (_, entry) in self.0.loops.lock().drain() {
+            if let Some(abort) = entry.abort {
+                abort.abort();
+            }
+        }
+    }
+
+    /// Run number `seq` wants its turn in `group`, and keeps its place until the answer goes.
+    pub(super) fn queue(&self, group: Group, seq: i64) -> Turn {
+        let mut turns = self.0.turns.lock();
+        turns.entry(group.clone()).or_default().insert(seq);
+        Turn {
+            inner: Arc::clone(&self.0),
+            group,
+            seq,
+        }
+    }
+}
+
+/// A place in the queue of a group.
+pub(super) struct Turn {
+    inner: Arc<Inner>,
+    group: Group,
+    seq: i64,
+}
+
+impl Turn {
+    /// Waits until it is among the first `most`: the oldest go first.
+    pub(super) async fn comes(inner: TurnWait, most: usize) {
+        let TurnWait {
+            registry,
+            group,
+            seq,
+        } = inner;
+        let mut turned = registry.turned.subscribe();
+        loop {
+            turned.borrow_and_update();
+            let place = registry
+                .turns
+                .lock()
+                .get(&group)
+                .map_or(0, |all| all.range(..seq).count());
+            if place < most || turned.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn wait(&self) -> TurnWait {
+        TurnWait {
+            registry: Arc::clone(&self.inner),
+            group: self.group.clone(),
+            seq: self.seq,
+        }
+    }
+}
+
+/// What waiting for a turn needs.
+pub(super) struct TurnWait {
+    registry: Arc<Inner>,
+    group: Group,
+    seq: i64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.inner.turns.lock();
+        if let Some(all) = turns.get_mut(&self.group) {
+            all.remove(&self.seq);
+            if all.is_empty() {
+                turns.remove(&self.group);
+            }
+        }
+        drop(turns);
+        self.inner.turned.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}

@@ -1,0 +1,440 @@
+//! The attempts at one step: beginning one, hearing of it, ending it when its time is over, and what follows from its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::{Cancelled, RunLoop};
+use crate::sidecar::events::kinds;
+use crate::sidecar::store::{NewEvent, OutputPlace};
+use crate::sidecar::workflows::definition::{Planned, Workflow};
+use crate::sidecar::workflows::points::Point;
+use crate::sidecar::workflows::registry::Message;
+use crate::sidecar::workflows::steps::{
+    Attempt, Ending, Outcome, Report, Stop, fault, fault_of, fill, perform,
+};
+use crate::sidecar::workflows::types::{AttemptReport, Fault, RunState, StepState};
+
+/// Reports that wait for the loop.
+const REPORTS: usize = 16;
+/// How much longer than its time an attempt may take to end when it is told to.
+const END_MARGIN: Duration = Duration::from_secs(120);
+/// How long after its time the loop ends an attempt whose own clock does not.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(10);
+/// How often a step may be cut off and tried again, beside its attempts.
+const INTERRUPTIONS_MAX: usize = 3;
+/// How often signs of life are written down.
+const ALIVE_MS: u64 = 2000;
+/// The code of an attempt that was cut off.
+const INTERRUPTED: &str = "interrupted";
+
+/// Ends a task with this.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl RunLoop {
+    /// Makes the next attempt, or goes on with the one that is under way.
+    pub(super) async fn attempt(
+        &mut self,
+        number: usize,
+        planned: &Planned,
+        workflow: &Workflow,
+    ) -> Result<(), Cancelled> {
+        let Some(step) = self.rows.steps.get(number) else {
+            return Ok(());
+        };
+        let is_again = step.attempt_ms.is_some();
+        if !is_again {
+            if let Some(next_ms) = step.next_ms {
+                let left = Duration::from_millis(next_ms.saturating_sub(self.now_ms()));
+                self.unless_cancelled(sleep(left)).await?;
+            }
+            self.begin_attempt(number, planned).await;
+        }
+        let ending = self.follow(number, planned, workflow, is_again).await;
+        let (ending, was_cancelled) = ending;
+        let sandbox = ending.sandbox.clone();
+        self.conclude(number, planned, ending, was_cancelled).await;
+        if let Some(sandbox) = sandbox {
+            self.parts.sandboxes.remove(&sandbox).await;
+        }
+        match was_cancelled {
+            true => Err(Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    async fn begin_attempt(&mut self, number: usize, planned: &Planned) {
+        self.reached(Point::AttemptBefore).await;
+        let now = self.now_ms();
+        let Some(step) = self.rows.steps.get_mut(number) else {
+            return;
+        };
+        let started_ms = *step.started_ms.get_or_insert(now);
+        let whole_ms = started_ms.saturating_add(planned.total_ms);
+        step.attempt += 1;
+        step.state = StepState::Running;
+        step.attempt_ms = Some(now);
+        step.progress_ms = Some(now);
+        step.times_out_ms = Some(now.saturating_add(planned.timeout_ms).min(whole_ms));
+        step.next_ms = None;
+        step.doing = Some("begins".into());
+        step.place = OutputPlace::default();
+        step.log = None;
+        step.error = None;
+        self.rows.run.state = RunState::Running;
+        self.found = None;
+        self.save(Some(number), vec![self.step_event(number)]).await;
+        self.reached(Point::AttemptAfter).await;
+    }
+
+    /// Starts the work on an attempt and hears of it until its end; the flag says that the run was cancelled meanwhile.
+    async fn follow(
+        &mut self,
+        number: usize,
+        planned: &Planned,
+        workflow: &Workflow,
+        is_again: bool,
+    ) -> (Ending, bool) {
+        let (tell, mut reports) = mpsc::channel(REPORTS);
+        let (stop, stopped) = watch::channel(Stop::No);
+        let attempt = match self.prepared(number, planned, is_again, (tell, stopped)) {
+            Ok(attempt) => attempt,
+            Err(fault) => return (Self::unstarted(fault), false),
+        };
+        let ends_ms = attempt.ends_ms;
+        let work = Ends(tokio::spawn(perform(attempt)).abort_handle());
+        let run_ends_ms = workflow
+            .definition
+            .timeout
+            .and_then(|span| Some(self.rows.run.started_ms?.saturating_add(span.ms())));
+        let margin = u64::try_from(TIMEOUT_MARGIN.as_millis()).unwrap_or(u64::MAX);
+        let mut was_cancelled = false;
+        let mut given_up_ms = None;
+        loop {
+            let stops_ms = match *stop.borrow() {
+                Stop::No => ends_ms
+                    .saturating_add(self.own_clock(planned, margin))
+                    .min(run_ends_ms.unwrap_or(u64::MAX)),
+                _ => given_up_ms.unwrap_or(u64::MAX),
+            };
+            let left = Duration::from_millis(stops_ms.saturating_sub(self.now_ms()));
+            let stuck = self.stuck_in(number);
+            tokio::select! {
+                report = reports.recv() => match report {
+                    Some(Report::Over(ending)) => {
+                        return (self.run_is_over(*ending, run_ends_ms), was_cancelled);
+                    }
+                    Some(report) => self.heard(number, report, was_cancelled).await,
+                    None => {
+                        let fault = fault("internal", "the attempt broke down; the sidecar's log says why");
+                        return (Self::unstarted(fault), was_cancelled);
+                    }
+                },
+                Some(message) = self.inbox.recv() => {
+                    if self.told(message).await {
+                        was_cancelled = true;
+                        given_up_ms = Some(self.give_up_ms());
+                        stop.send_replace(Stop::Cancelled);
+                    }
+                }
+                () = sleep(left) => {
+                    if *stop.borrow() != Stop::No {
+                        tracing::error!(run = self.rows.run.id, "an attempt does not end");
+                        drop(work);
+                        let fault = fault("timed_out", "its time was over, and it did not end when it was told to");
+                        return (Self::unstarted(fault), was_cancelled);
+                    }
+                    given_up_ms = Some(self.give_up_ms());
+                    stop.send_replace(Stop::TimedOut);
+                }
+                () = sleep(stuck.unwrap_or(END_MARGIN)), if stuck.is_some() => self.tell_stuck(number).await,
+            }
+        }
+    }
+
+    /// A command has a clock of its own in the process that keeps it, which also goes on without this one.
+    fn own_clock(&self, planned: &Planned, margin: u64) -> u64 {
+        match planned.kind.name() {
+            "run" | "agent" => margin,
+            _ => 0,
+        }
+    }
+
+    fn give_up_ms(&self) -> u64 {
+        let margin = u64::try_from(END_MARGIN.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms().saturating_add(margin)
+    }
+
+    fn unstarted(fault: Fault) -> Ending {
+        Ending {
+            outcome: Outcome::Failed(fault),
+            log: None,
+            sandbox: None,
+        }
+    }
+
+    /// An attempt that ended because the time of the run is over says so.
+    fn run_is_over(&self, mut ending: Ending, run_ends_ms: Option<u64>) -> Ending {
+        if let Outcome::Failed(fault) = &mut ending.outcome
+            && fault.code == "timed_out"
+            && run_ends_ms.is_some_and(|ends| ends <= self.now_ms())
+        {
+            fault.message = format!("{} (that of the whole run)", fault.message);
+        }
+        ending
+    }
+
+    async fn told(&mut self, message: Message) -> bool {
+        self.asked_while_live(message).await
+    }
+
+    fn prepared(
+        &mut self,
+        number: usize,
+        planned: &Planned,
+        is_again: bool,
+        (tell, stop): (mpsc::Sender<Report>, watch::Receiver<Stop>),
+    ) -> Result<Attempt, Fault> {
+        let secrets = self
+            .parts
+            .secrets
+            .read(&planned.secrets)
+            .map_err(|error| fault_of(&error))?;
+        let filled = fill(planned, &self.scope(secrets));
+        let found = match is_again {
+            true => self.found.take(),
+            false => None,
+        };
+        let (Some(step), Some(occupied)) = (self.rows.steps.get(number), &self.occupied) else {
+            return Err(fault("internal", "there is no such step"));
+        };
+        Ok(Attempt {
+            parts: Arc::clone(&self.parts),
+            run: self.rows.run.id.clone(),
+            mount: self.rows.run.mount.clone(),
+            path: self.rows.run.path.clone(),
+            mountpoint: occupied.path.clone(),
+            step: planned.clone(),
+            filled,
+            number: step.number,
+            attempt: step.attempt,
+            began_ms: step.attempt_ms.unwrap_or_default(),
+            ends_ms: step.times_out_ms.unwrap_or(u64::MAX),
+            is_again,
+            found,
+            place: step.place,
+            mask: self.mask.clone(),
+            tell,
+            stop,
+        })
+    }
+
+    /// Writes down what was heard.
+    async fn heard(&mut self, number: usize, report: Report, was_cancelled: bool) {
+        if was_cancelled {
+            // The rows say how it ended already.
+            return;
+        }
+        let now = self.now_ms();
+        let Some(step) = self.rows.steps.get_mut(number) else {
+            return;
+        };
+        let before_ms = step.progress_ms.replace(now);
+        let was_waiting = step.state == StepState::Waiting;
+        let event = match report {
+            Report::Alive => {
+                if now.saturating_sub(before_ms.unwrap_or(0)) < ALIVE_MS {
+                    step.progress_ms = before_ms;
+                    return;
+                }
+                None
+            }
+            Report::Doing(doing) => {
+                step.doing = Some(doing);
+                step.state = StepState::Running;
+                Some(self.step_event(number))
+            }
+            Report::Waits(doing) => {
+                step.doing = Some(doing);
+                step.state = StepState::Waiting;
+                Some(self.step_event(number))
+            }
+            Report::Output { text, place } => {
+                step.place = place;
+                (!text.is_empty())
+                    .then(|| self.told_by(number, kinds::STEP_OUTPUT, text, json!({})))
+            }
+            Report::Event {
+                kind,
+                message,
+                data,
+            } => Some(self.told_by(number, kind, message, data)),
+            Report::Over(_) => None,
+        };
+        let is_waiting = self
+            .rows
+            .steps
+            .get(number)
+            .is_some_and(|step| step.state == StepState::Waiting);
+        if is_waiting != was_waiting {
+            self.rows.run.state = match is_waiting {
+                true => RunState::Waiting,
+                false => RunState::Running,
+            };
+        }
+        let is_output = matches!(&event, Some(event) if event.kind == kinds::STEP_OUTPUT);
+        self.save(Some(number), event.into_iter().collect()).await;
+        if is_output {
+            self.reached(Point::Output).await;
+        }
+    }
+
+    fn told_by(
+        &self,
+        number: usize,
+        kind: &'static str,
+        message: String,
+        data: serde_json::Value,
+    ) -> NewEvent {
+        let attempt = self.rows.steps.get(number).map_or(0, |step| step.attempt);
+        let mut data = data;
+        if let Some(fields) = data.as_object_mut() {
+            fields.insert("attempt".into(), attempt.into());
+        }
+        NewEvent {
+            step: self.rows.steps.get(number).map(|step| step.name.clone()),
+            ..self.event(kind, message, data)
+        }
+    }
+
+    /// When a step that goes on like this counts as stuck; none when it was told, or only waits.
+    fn stuck_in(&self, number: usize) -> Option<Duration> {
+        let step = self.rows.steps.get(number)?;
+        let at = step.progress_ms?.saturating_add(self.parts.stuck_after_ms);
+        let now = self.now_ms();
+        (step.state == StepState::Running && at > now).then(|| Duration::from_millis(at - now))
+    }
+
+    async fn tell_stuck(&mut self, number: usize) {
+        let Some(step) = self.rows.steps.get(number) else {
+            return;
+        };
+        let seconds = self.parts.stuck_after_ms / 1000;
+        let message = format!("nothing was heard of step {} for {seconds} s", step.name);
+        let event = self.told_by(number, kinds::STEP, message, json!({"stuck": true}));
+        self.save(Some(number), vec![event]).await;
+    }
+
+    /// What follows from the end of an attempt.
+    async fn conclude(
+        &mut self,
+        number: usize,
+        planned: &Planned,
+        ending: Ending,
+        was_cancelled: bool,
+    ) {
+        let now = self.now_ms();
+        let Some(step) = self.rows.steps.get_mut(number) else {
+            return;
+        };
+        let began_ms = step.attempt_ms.take().unwrap_or(now);
+        step.times_out_ms = None;
+        step.progress_ms = Some(now);
+        step.log = ending.log;
+        let error = match ending.outcome {
+            Outcome::Done(outputs) => {
+                step.outputs = outputs;
+                None
+            }
+            Outcome::Failed(fault) => Some(fault),
+            Outcome::Interrupted(cause) => Some(fault(INTERRUPTED, cause.message)),
+        };
+        step.attempts.push(AttemptReport {
+            attempt: step.attempt,
+            started_ms: began_ms,
+            ended_ms: now,
+            error: error.clone(),
+        });
+        if was_cancelled {
+            self.save(Some(number), Vec::new()).await;
+            return;
+        }
+        step.error.clone_from(&error);
+        step.doing = None;
+        let next = error
+            .as_ref()
+            .and_then(|error| next_attempt(step, planned, error, now));
+        match (&error, next) {
+            (None, _) => step.state = StepState::Succeeded,
+            (Some(error), Some(pause_ms)) => {
+                step.state = StepState::Waiting;
+                step.next_ms = Some(now.saturating_add(pause_ms));
+                step.doing = Some(format!(
+                    "waits {} ms for attempt {}, after: {}",
+                    pause_ms,
+                    step.attempt + 1,
+                    error.message
+                ));
+            }
+            (Some(error), None) if error.code == INTERRUPTED => {
+                step.state = StepState::Interrupted;
+            }
+            (Some(_), None) => step.state = StepState::Failed,
+        }
+        if step.state.is_over() {
+            step.ended_ms = Some(now);
+        }
+        let is_again = step.state == StepState::Waiting;
+        self.rows.run.state = match is_again {
+            true => RunState::Waiting,
+            false => RunState::Running,
+        };
+        self.save(Some(number), vec![self.step_event(number)]).await;
+        self.reached(match is_again {
+            true => Point::RetryAfter,
+            false => Point::OutcomeAfter,
+        })
+        .await;
+    }
+}
+
+/// In how many milliseconds there is another attempt; none when this was the last.
+fn next_attempt(
+    step: &crate::sidecar::store::StepRow,
+    planned: &Planned,
+    error: &Fault,
+    now_ms: u64,
+) -> Option<u64> {
+    let is_interruption = |one: &&AttemptReport| {
+        one.error
+            .as_ref()
+            .is_some_and(|error| error.code == INTERRUPTED)
+    };
+    let interruptions = step.attempts.iter().filter(is_interruption).count();
+    let failures = u32::try_from(step.attempts.len() - interruptions).unwrap_or(u32::MAX);
+    let pause_ms = match error.code == INTERRUPTED {
+        true if planned.idempotent && interruptions <= INTERRUPTIONS_MAX => 0,
+        false if planned.idempotent && failures < planned.attempts => {
+            let pause = planned.retry.as_ref().map(|retry| retry.pause(failures));
+            pause.map_or(0, |pause| {
+                u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
+            })
+        }
+        _ => return None,
+    };
+    let ends_ms = step
+        .started_ms
+        .unwrap_or(now_ms)
+        .saturating_add(planned.total_ms);
+    (now_ms.saturating_add(pause_ms) < ends_ms).then_some(pause_ms)
+}

@@ -1,0 +1,320 @@
+//! What is done with a run that is over: giving back what it used, trying again, skipping, reverting.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{RunLoop, WRITE_AGAIN};
+use crate::error::ApiError;
+use crate::sandbox::FoundSandbox;
+use crate::sidecar::events::kinds;
+use crate::sidecar::store::RunChange;
+use crate::sidecar::workflows::points::Point;
+use crate::sidecar::workflows::registry::Message;
+use crate::sidecar::workflows::snapshots::take;
+use crate::sidecar::workflows::steps::{end_sandbox, fault_of};
+use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
+use crate::volume::SnapshotRestoreRequest;
+
+impl RunLoop {
+    /// Gives back what a run used that was cancelled, or finishes the revert that was under way.
+    pub(super) async fn release(&mut self) {
+        self.end_found().await;
+        for number in 0..self.rows.steps.len() {
+            let is_cut = self.rows.steps.get(number).is_some_and(|step| {
+                step.state == StepState::Cancelled && !step.settled && step.attempt > 0
+            });
+            if is_cut {
+                if let Some(step) = self.rows.steps.get_mut(number) {
+                    step.attempt_ms = None;
+                }
+                self.settle(number).await;
+            }
+        }
+        let open = self.rows.reverts.last().cloned();
+        if let Some(open) = open.filter(|open| !open.done && open.error.is_none()) {
+            // What comes of it is in the rows and events of the run.
+            drop(self.go_on_reverting(open).await);
+            return;
+        }
+        self.rows.run.releasing = false;
+        let message = format!("everything of run {} was given back", self.rows.run.id);
+        let data = json!({"state": self.rows.run.state});
+        self.save(None, vec![self.event(kinds::RUN_RELEASED, message, data)])
+            .await;
+        self.reached(Point::ReleaseAfter).await;
+    }
+
+    /// Ends what an earlier sidecar left and nobody went on with.
+    pub(super) async fn end_found(&mut self) {
+        if let Some(found) = self.found.take() {
+            end_sandbox(&found).await;
+            let (FoundSandbox::Running(sandbox, _)
+            | FoundSandbox::Ended(sandbox, _, _)
+            | FoundSandbox::Lost(sandbox, _)) = found;
+            self.parts.sandboxes.remove(&sandbox).await;
+        }
+    }
+
+    /// Does what is asked of a run that is over.
+    pub(super) async fn operate(&mut self, message: Message) {
+        match message {
+            Message::Cancel(reply) => drop(reply.send(Ok(self.summary()))),
+            Message::Retry(step, reply) => {
+                let done = self.again(step.as_deref(), false).await;
+                drop(reply.send(done.map(|()| self.summary())));
+            }
+            Message::Skip(step, reply) => {
+                let done = self.again(step.as_deref(), true).await;
+                drop(reply.send(done.map(|()| self.summary())));
+            }
+            Message::Revert { step, undo, reply } => {
+                drop(reply.send(self.revert(step.as_deref(), undo).await));
+            }
+        }
+    }
+
+    /// Lets the run go on from a step that did not succeed, or behind it.
+    async fn again(&mut self, name: Option<&str>, skips: bool) -> Result<(), ApiError> {
+        let run = &self.rows.run;
+        if !matches!(
+            run.state,
+            RunState::Failed | RunState::Cancelled | RunState::Interrupted
+        ) {
+            return Err(ApiError::Conflict(format!(
+                "run {} is {}; only one that failed, was cancelled or was interrupted goes on",
+                run.id, run.state
+            )));
+        }
+        if let Err(fault) = &self.workflow {
+            return Err(ApiError::Conflict(fault.message.clone()));
+        }
+        let steps = &self.rows.steps;
+        let number = match name {
+            Some(name) => steps
+                .iter()
+                .position(|step| step.name == name)
+                .ok_or_else(|| ApiError::NotFound(format!("the run has no step {name:?}")))?,
+            None => steps
+                .iter()
+                .position(|step| step.state.is_failure())
+                .ok_or_else(|| {
+                    ApiError::Conflict("no step of the run failed; trigger it again".into())
+                })?,
+        };
+        let is_done = |step: &crate::sidecar::store::StepRow| step.state == StepState::Succeeded;
+        if steps.get(number).is_some_and(is_done) {
+            return Err(ApiError::Conflict(
+                "that step succeeded, and what succeeded is not done twice; trigger the workflow again".into(),
+            ));
+        }
+        let now = self.now_ms();
+        let mut changed = Vec::new();
+        for (at, step) in self.rows.steps.iter_mut().enumerate() {
+            // Steps before it that failed are forgiven: whoever names a later one has seen to it.
+            let is_skipped = step.state.is_failure() && at < number || skips && at == number;
+            if is_skipped {
+                step.state = StepState::Skipped;
+                (step.settled, step.ended_ms) = (true, Some(now));
+            } else if at >= number && step.state != StepState::Succeeded {
+                step.state = StepState::Queued;
+                step.attempts.clear();
+                (step.started_ms, step.ended_ms) = (None, None);
+                (step.attempt_ms, step.next_ms, step.error) = (None, None, None);
+                (step.settled, step.snapshot) = (false, None);
+            } else {
+                continue;
+            }
+            changed.push(step.clone());
+        }
+        let run = &mut self.rows.run;
+        run.state = RunState::Queued;
+        // The time of a run counts from here again.
+        (run.error, run.ended_ms, run.started_ms) = (None, None, None);
+        let events = vec![self.run_event()];
+        self.write(true, changed, events).await;
+        Ok(())
+    }
+
+    /// Makes the project what it was before a step, or before the first one, or undoes the last time that was done.
+    pub(super) async fn revert(
+        &mut self,
+        step: Option<&str>,
+        undo: bool,
+    ) -> Result<RevertReport, ApiError> {
+        let report = self.new_revert(step, undo)?;
+        self.begin_revert(report.clone()).await;
+        self.go_on_reverting(report).await
+    }
+
+    /// A revert that is not written down.
+    pub(super) fn new_revert(
+        &self,
+        step: Option<&str>,
+        undo: bool,
+    ) -> Result<RevertReport, ApiError> {
+        let restored = self.target(step, undo)?;
+        let run = &self.rows.run;
+        let number = self.rows.reverts.last().map_or(0, |last| last.number) + 1;
+        Ok(RevertReport {
+            run: run.id.clone(),
+            number,
+            step: step.map(str::to_owned),
+            undo,
+            restored,
+            kept: format!("run-{}.before-revert-{number}", run.id),
+            names: 0,
+            at: self.now_ms(),
+            done: false,
+            error: None,
+        })
+    }
+
+    pub(super) async fn begin_revert(&mut self, report: RevertReport) {
+        self.rows.run.releasing = true;
+        self.rows.reverts.push(report.clone());
+        self.put_revert(&report, false).await;
+        self.reached(Point::RevertBegun).await;
+    }
+
+    /// The snapshot to go back to.
+    fn target(&self, step: Option<&str>, undo: bool) -> Result<String, ApiError> {
+        let gone = || {
+            ApiError::Conflict(
+                "the snapshot to go back to is not kept any more: those of older runs are removed"
+                    .into(),
+            )
+        };
+        if undo {
+            if step.is_some() {
+                return Err(ApiError::InvalidRequest(
+                    "undo takes no step: it undoes the last revert of the run".into(),
+                ));
+            }
+            let last = self.rows.reverts.iter().rev().find(|one| one.done);
+            return last.map(|last| last.kept.clone()).ok_or_else(|| {
+                ApiError::Conflict("the run was not reverted, so there is nothing to undo".into())
+            });
+        }
+        let before = match step {
+            None => 0,
+            Some(name) => {
+                let number = self.rows.steps.iter().position(|step| step.name == name);
+                number.ok_or_else(|| {
+                    let names: Vec<&str> = self
+                        .rows
+                        .steps
+                        .iter()
+                        .map(|step| step.name.as_str())
+                        .collect();
+                    ApiError::NotFound(format!(
+                        "the run has no step {name:?}; it has {}",
+                        names.join(", ")
+                    ))
+                })?
+            }
+        };
+        let earlier = self.rows.steps.iter().take(before).rev();
+        let mut snapshots = earlier.filter_map(|step| step.snapshot.clone());
+        snapshots
+            .next()
+            .or_else(|| self.rows.run.snapshot.clone())
+            .ok_or_else(gone)
+    }
+
+    /// Everything of a revert behind its row: what is there is kept first, and all of it may be done again.
+    async fn go_on_reverting(
+        &mut self,
+        mut report: RevertReport,
+    ) -> Result<RevertReport, ApiError> {
+        match self.restore(&mut report).await {
+            Ok(()) => report.done = true,
+            Err(error) => report.error = Some(fault_of(&error)),
+        }
+        self.rows.run.releasing = false;
+        if report.done && !report.undo {
+            self.rows.run.state = RunState::Reverted;
+        } else if report.done {
+            self.rows.run.state = self.state_of_steps();
+        }
+        if let Some(last) = self.rows.reverts.last_mut() {
+            last.clone_from(&report);
+        }
+        self.put_revert(&report, true).await;
+        self.reached(Point::RevertAfter).await;
+        match report.error.clone() {
+            None => Ok(report),
+            Some(fault) => Err(ApiError::Conflict(format!(
+                "the project could not be reverted and is as it was: {}",
+                fault.message
+            ))),
+        }
+    }
+
+    async fn restore(&mut self, report: &mut RevertReport) -> Result<(), ApiError> {
+        let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
+        let who = format!("the revert of run {}", self.rows.run.id);
+        let occupied = parts
+            .mounts
+            .occupy(&mount, Path::new(&self.rows.run.path), who)
+            .await?;
+        let note = format!("before revert {} of run {}", report.number, report.run);
+        take(&parts, &mount, &report.kept, &note).await?;
+        self.reached(Point::RevertKept).await;
+        let request = SnapshotRestoreRequest {
+            name: report.restored.clone(),
+            path: self.rows.run.path.clone(),
+            ..SnapshotRestoreRequest::default()
+        };
+        let restored = parts.mounts.volume(&mount)?.restore(&request).await?;
+        self.reached(Point::RevertRestored).await;
+        report.names = restored.names;
+        // What somebody wrote between the two is in this one too. One that was done again has nothing to restore.
+        if let Some(safety) = restored.safety {
+            report.kept = safety.name;
+        }
+        drop(occupied);
+        Ok(())
+    }
+
+    /// What the run is when it is not reverted.
+    fn state_of_steps(&self) -> RunState {
+        let steps = &self.rows.steps;
+        let any = |state| steps.iter().any(|step| step.state == state);
+        match () {
+            () if any(StepState::Cancelled) => RunState::Cancelled,
+            () if any(StepState::Interrupted) => RunState::Interrupted,
+            () if any(StepState::Failed) || self.rows.run.error.is_some() => RunState::Failed,
+            () => RunState::Succeeded,
+        }
+    }
+
+    async fn put_revert(&self, report: &RevertReport, is_end: bool) {
+        let message = match (&report.error, is_end) {
+            (Some(error), _) => format!("run {} is not reverted: {}", report.run, error.message),
+            (None, true) => format!(
+                "the project is what {} has; what was there is in {}",
+                report.restored, report.kept
+            ),
+            (None, false) => format!("run {} is being reverted", report.run),
+        };
+        let mut events = vec![self.event(kinds::RUN_REVERTED, message, json!(report))];
+        if is_end {
+            events.push(self.run_event());
+        }
+        loop {
+            let change = RunChange {
+                run: Some(self.rows.run.clone()),
+                steps: Vec::new(),
+                revert: Some(report.clone()),
+                events: events.clone(),
+            };
+            if self.commit(change).await.is_ok() {
+                return;
+            }
+            sleep(WRITE_AGAIN).await;
+        }
+    }
+}

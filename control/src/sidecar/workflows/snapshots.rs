@@ -1,0 +1,135 @@
+//! Snapshots for runs: made under a name that is known before, so that one that was made and not written down is found
+//! again. Older ones of the same project go by themselves.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Parts;
+use crate::error::{Advice, ApiError};
+use crate::volume::{RemoveRequest, SnapshotRequest};
+
+/// Who makes them.
+pub(super) const OWNER: &str = "workflow";
+/// Of how many runs of a project, the newest, the snapshots are kept.
+pub(super) const RUNS_KEPT: i64 = 20;
+/// Of how many runs they are removed at a time.
+const REMOVED: u32 = 4;
+/// How long a volume that does not answer is waited for: its process is started again when it dies.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Makes the snapshot `name` with `note`, or finds it made.
+///
+/// # Errors
+/// What the volume says; [`ApiError::Conflict`] when another one has the name.
+pub(super) async fn take(
+    parts: &Parts,
+    mount: &str,
+    name: &str,
+    note: &str,
+) -> Result<(), ApiError> {
+    let request = SnapshotRequest {
+        name: Some(name.to_owned()),
+        note: note.to_owned(),
+        owner: OWNER.to_owned(),
+        // They go with the runs, not by their age: a run must be able to go back.
+        automatic: false,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = async {
+            let volume = parts.mounts.volume(mount)?;
+            match volume.snapshot(&request).await {
+                Err(ApiError::InvalidRequest(text)) => {
+                    let all = volume.snapshots().await?.snapshots;
+                    let same = all.iter().find(|one| one.name == name);
+                    match same {
+                        Some(same) if same.owner == OWNER && same.note == note => Ok(()),
+                        Some(_) => Err(ApiError::Conflict(format!(
+                            "there is a snapshot {name} already, and it is another one"
+                        ))),
+                        None => Err(ApiError::InvalidRequest(text)),
+                    }
+                }
+                done => done.map(drop),
+            }
+        };
+        match asked.await {
+            Err(error) if may_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
+            done => return done,
+        }
+    }
+}
+
+/// Whether the same question may go better later.
+pub(super) fn may_pass(error: &ApiError) -> bool {
+    error.advice() == Advice::Retry || matches!(error, ApiError::Unreachable(_))
+}
+
+/// Removes snapshots of older runs of a project. What goes wrong is for the next time.
+pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
+    let old = parts
+        .store
+        .old_snapshots(mount, path, RUNS_KEPT, REMOVED)
+        .await
+        .unwrap_or_default();
+    let Ok(volume) = parts.mounts.volume(mount) else {
+        return;
+    };
+    if old.is_empty() {
+        return;
+    }
+    let Ok(all) = volume.snapshots().await else {
+        return;
+    };
+    for run in old {
+        let own = all
+            .snapshots
+            .iter()
+            .filter(|one| one.owner == OWNER && is_of(&one.name, &run));
+        for one in own {
+            let name = one.name.clone();
+            match volume.remove_snapshot(&RemoveRequest { name }).await {
+                // Somebody removed it before.
+                Ok(_) | Err(ApiError::InvalidRequest(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, run, "snapshots of an older run stay");
+                    return;
+                }
+            }
+        }
+        // An error leaves names of snapshots that are gone; they are looked for again the next time.
+        drop(parts.store.forget_snapshots(&run).await);
+    }
+}
+
+/// Whether a run made the snapshot `name` for itself: before a step, after one, or before it was reverted.
+fn is_of(name: &str, run: &str) -> bool {
+    let rest = name
+        .strip_prefix("run-")
+        .and_then(|rest| rest.strip_prefix(run));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_told_apart_by_their_run() {
+        for (name, is_its) in [
+            ("run-1a-2", true),
+            ("run-1a-2-build", true),
+            ("run-1a-2-build.3", true),
+            ("run-1a-2.before-revert-1", true),
+            ("run-1a-21", false),
+            ("run-1a-21-build", false),
+            ("release-1", false),
+            ("1a-2", false),
+        ] {
+            assert_eq!(is_of(name, "1a-2"), is_its, "{name}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! One attempt at a step. It changes no row: it tells the loop of its run what happens, and how it ended.
+
+mod agent;
+mod http;
+mod output;
+mod run;
+mod snapshot;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tokio::sync::{mpsc, watch};
+
+pub(super) use run::{PREFIX as SANDBOX_PREFIX, end as end_sandbox, sandbox_id};
+
+use super::Parts;
+use super::definition::{Kind, Method, Planned};
+use super::expression::{Scope, Template};
+use super::mask::Mask;
+use super::points::Point;
+use super::types::Fault;
+use crate::error::ApiError;
+use crate::sandbox::{FoundSandbox, Sandbox};
+use crate::sidecar::store::OutputPlace;
+
+/// Most bytes of one output.
+const OUTPUT_MAX: usize = 32 * 1024;
+/// What follows an output that was cut.
+const CUT: &str = "\n(cut here: it was longer)";
+
+/// What is told of an attempt.
+pub(super) enum Report {
+    /// What it does now.
+    Doing(String),
+    /// It waits for something of this machine before it can begin.
+    Waits(String),
+    /// It lives.
+    Alive,
+    /// It wrote something, up to this place.
+    Output { text: String, place: OutputPlace },
+    /// Something else happened.
+    Event {
+        kind: &'static str,
+        message: String,
+        data: Json,
+    },
+    /// It is over. The last report.
+    Over(Box<Ending>),
+}
+
+/// How an attempt ended.
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    /// The end of what it wrote, masked.
+    pub(super) log: Option<String>,
+    /// What is to be removed once that is written down.
+    pub(super) sandbox: Option<Sandbox>,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is done, with these outputs, masked. None is normal.
+    Done(BTreeMap<String, Json>),
+    /// It failed.
+    Failed(Fault),
+    /// It was cut off, and nobody knows how far it came.
+    Interrupted(Fault),
+}
+
+impl Ending {
+    fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            log: None,
+            sandbox: None,
+        }
+    }
+
+    fn failed(code: &str, message: impl Into<String>) -> Self {
+        Self::of(Outcome::Failed(fault(code, message)))
+    }
+}
+
+pub(super) fn fault(code: &str, message: impl Into<String>) -> Fault {
+    Fault {
+        code: code.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// An error as a step tells it.
+pub(super) fn fault_of(error: &ApiError) -> Fault {
+    fault(error.code(), error.to_string())
+}
+
+/// Why an attempt is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    No,
+    /// Somebody cancelled the run.
+    Cancelled,
+    /// Its time is over.
+    TimedOut,
+}
+
+/// One attempt.
+pub(super) struct Attempt {
+    pub(super) parts: Arc<Parts>,
+    pub(super) run: String,
+    pub(super) mount: String,
+    pub(super) path: String,
+    pub(super) mountpoint: PathBuf,
+    pub(super) step: Planned,
+    /// What its texts came to.
+    pub(super) filled: Filled,
+    pub(super) number: u32,
+    pub(super) attempt: u32,
+    pub(super) began_ms: u64,
+    pub(super) ends_ms: u64,
+    /// It was begun by an earlier sidecar.
+    pub(super) is_again: bool,
+    /// What that left of it.
+    pub(super) found: Option<FoundSandbox>,
+    pub(super) place: OutputPlace,
+    pub(super) mask: Mask,
+    pub(super) tell: mpsc::Sender<Report>,
+    pub(super) stop: watch::Receiver<Stop>,
+}
+
+/// What the texts of a step came to.
+#[derive(Debug, Clone)]
+pub(super) struct Filled {
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) kind: FilledKind,
+}
+
+/// See [`Kind`].
+#[derive(Debug, Clone)]
+pub(super) enum FilledKind {
+    Line(String),
+    Words(Vec<String>),
+    Http {
+        method: Method,
+        url: String,
+        headers: BTreeMap<String, String>,
+        body: Option<String>,
+        expect: Vec<u16>,
+        outputs: BTreeMap<String, String>,
+    },
+    Snapshot {
+        name: String,
+        note: String,
+    },
+    WaitFor(Duration),
+    WaitUntil {
+        url: String,
+        every: Duration,
+        expect: Vec<u16>,
+    },
+    Agent(agent::Asked),
+    /// There is nobody here who can do it.
+    Unknown(&'static str),
+}
+
+/// Puts values into the texts of a step.
+pub(super) fn fill(step: &Planned, scope: &dyn Scope) -> Filled {
+    let words = |words: &[Template]| words.iter().map(|word| word.fill(scope)).collect();
+    let map = |texts: &BTreeMap<String, Template>| {
+        let filled = texts
+            .iter()
+            .map(|(name, text)| (name.clone(), text.fill(scope)));
+        filled.collect::<BTreeMap<_, _>>()
+    };
+    let kind = match &step.kind {
+        Kind::Line(line) => FilledKind::Line(line.clone()),
+        Kind::Words(list) => FilledKind::Words(words(list)),
+        Kind::Http {
+            method,
+            url,
+            headers,
+            body,
+            expect,
+            outputs,
+        } => FilledKind::Http {
+            method: *method,
+            url: url.fill(scope),
+            headers: map(headers),
+            body: body.as_ref().map(|body| body.fill(scope)),
+            expect: expect.clone(),
+            outputs: outputs.clone(),
+        },
+        Kind::Snapshot { name, note } => FilledKind::Snapshot {
+            name: name.fill(scope),
+            note: note
+                .as_ref()
+                .map_or_else(String::new, |note| note.fill(scope)),
+        },
+        Kind::WaitFor(span) => FilledKind::WaitFor(span.0),
+        Kind::WaitUntil { url, every, expect } => FilledKind::WaitUntil {
+            url: url.fill(scope),
+            every: every.0,
+            expect: expect.clone(),
+        },
+        Kind::Agent {
+            command,
+            prompt,
+            permissions,
+            files,
+        } => FilledKind::Agent(agent::Asked {
+            command: words(command),
+            prompt: prompt.fill(scope),
+            permissions: permissions.clone(),
+            files: *files,
+        }),
+        Kind::Preview { .. } => FilledKind::Unknown(step.kind.name()),
+    };
+    Filled {
+        env: map(&step.env),
+        kind,
+    }
+}
+
+/// Makes the attempt, tells of it, and tells how it ended.
+pub(super) async fn perform(attempt: Attempt) {
+    let tell = attempt.tell.clone();
+    let ending = match attempt.filled.kind.clone() {
+        FilledKind::Line(_) | FilledKind::Words(_) => run::perform(attempt).await,
+        FilledKind::Http { .. } => http::perform(attempt).await,
+        FilledKind::Snapshot { name, note } => snapshot::perform(attempt, name, note).await,
+        FilledKind::WaitFor(span) => wait::perform_for(attempt, span).await,
+        FilledKind::WaitUntil { url, every, expect } => {
+            wait::perform_until(attempt, url, every, expect).await
+        }
+        FilledKind::Agent(asked) => agent::perform(attempt, asked).await,
+        FilledKind::Unknown(kind) => Ending::failed(
+            "definition_unusable",
+            format!("this sidecar has no steps of kind {kind}"),
+        ),
+    };
+    // The loop that does not hear it has ended, and the next one asks again.
+    drop(tell.send(Report::Over(Box::new(ending))).await);
+}
+
+impl Attempt {
+    async fn tell(&self, report: Report) {
+        drop(self.tell.send(report).await);
+    }
+
+    async fn reached(&self, point: Point) {
+        self.parts.points.reached(point).await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.parts.clock.now_ms()
+    }
+
+    /// `work`, unless the attempt is to end first.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Ending> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = work => Ok(done),
+            stop = stopped(&mut stop) => Err(self.stopped(stop)),
+        }
+    }
+
+    fn stopped(&self, stop: Stop) -> Ending {
+        match stop {
+            Stop::TimedOut => Ending::failed("timed_out", self.time_is_over()),
+            Stop::Cancelled | Stop::No => Ending::failed("cancelled", "the run was cancelled"),
+        }
+    }
+
+    fn time_is_over(&self) -> String {
+        let took = Duration::from_millis(self.now_ms().saturating_sub(self.began_ms));
+        format!("its time was over after {} s", took.as_secs())
+    }
+}
+
+/// Returns once the attempt is to end.
+async fn stopped(stop: &mut watch::Receiver<Stop>) -> Stop {
+    let seen = stop.wait_for(|stop| *stop != Stop::No).await;
+    match seen.map(|stop| *stop) {
+        Ok(stop) => stop,
+        // The loop is gone, and this with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// An output as it is stored: masked, and not too long.
+fn kept(mask: &Mask, text: &str) -> Json {
+    let masked = mask.text(text);
+    if masked.len() <= OUTPUT_MAX {
+        return Json::String(masked);
+    }
+    let end = (0..=OUTPUT_MAX)
+        .rev()
+        .find(|&end| masked.is_char_boundary(end));
+    let start = masked.get(..end.unwrap_or(0)).unwrap_or_default();
+    Json::String(format!("{start}{CUT}"))
+}

@@ -1,0 +1,6 @@
+//! The rules of workflows, one test for each, on a machine whose sandboxes, mounts and volumes are tasks of the test.
+
+mod agents;
+mod kills;
+mod rig;
+mod rules;
