@@ -117,3 +117,48 @@ fn get(stream: &mut TcpStream, path: &str, mut each: impl FnMut(&[u8])) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Answers the requests of `connections` connections with `answer`; its port.
+    fn server(connections: usize, answer: &'static [u8]) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(connections) {
+                let mut stream = stream.unwrap();
+                let mut asked = [0; 4096];
+                while stream.read(&mut asked).is_ok_and(|length| length > 0) {
+                    stream.write_all(answer).unwrap();
+                }
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn requests_go_over_one_connection_or_over_many() {
+        let hello = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        let port = server(1, hello);
+        assert_eq!(small(port, 3, true, LIMIT).unwrap().len(), 3);
+        let port = server(3, hello);
+        assert_eq!(small(port, 3, false, LIMIT).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_the_apps_is_none() {
+        let refused = b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello";
+        assert!(small(server(1, refused), 1, true, LIMIT).is_err());
+        let other = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhullo";
+        assert!(small(server(1, other), 1, true, LIMIT).is_err());
+        let short = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        assert!(large(server(1, short), 6, LIMIT).is_err());
+        assert_eq!(large(server(1, short), 5, LIMIT).unwrap(), 5);
+    }
+}
