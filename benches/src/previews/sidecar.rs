@@ -170,11 +170,12 @@ impl Sidecar {
     }
 }
 
-/// A process' share of memory, bytes: what several have in common is divided among them.
+/// What memory a process has beside its files, bytes: those are the same program in all processes, and its size is no
+/// preview's. What several have in common is divided among them.
 fn share(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Pss:"));
+    let line = text.lines().find(|line| line.starts_with("Pss_Anon:"));
     let kib: Option<u64> = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
     kib.map(|kib| kib * 1024)
         .ok_or_else(|| Error::Wrong(format!("{path} does not say what it takes")))
