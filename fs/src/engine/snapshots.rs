@@ -19,7 +19,7 @@ const NAME_TRIES: u32 = 100;
 /// What a diff of the present looks at before it is read a piece at a time.
 const LONG_DIFF: u64 = 5000;
 /// How long a restore waits for another one to end.
-const RESTORE_WAIT: Duration = Duration::from_secs(10 * 60);
+pub(super) const RESTORE_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// Names and inodes that changed without a request for it.
 #[derive(Clone, Debug, Default)]
@@ -157,9 +157,10 @@ impl Engine {
     /// `ENOENT`; `EROFS`.
     pub fn remove_snapshot(&self, name: &str) -> Result<()> {
         let removed = self.snapshot(name)?;
-        self.ns.remove_snapshot(name, self.now_ns())?;
-        self.tell_of_list(&removed, false);
-        Ok(())
+        let result = self.ns.remove_snapshot(name, self.now_ns());
+        // While it was going nobody found it; if it stays, whoever looked then must look again.
+        self.tell_of_list(&removed, result.is_err());
+        Ok(result?)
     }
 
     /// What differs at and below a path (empty: everywhere) between a snapshot and a newer one, or the present.
@@ -207,6 +208,8 @@ impl Engine {
         if let Err(error) = self.ns.remove_snapshot(&present.name, self.now_ns()) {
             tracing::warn!(%error, name = present.name, "the snapshot of a diff stays until it is thinned out");
         }
+        // Whoever listed snapshots meanwhile has seen it.
+        self.tell_of_list(&present, false);
         Ok(found?)
     }
 
@@ -248,15 +251,10 @@ impl Engine {
             },
             other => other.into(),
         })?;
-        let mut aside = Aside {
+        let aside = Aside {
             entries: std::mem::take(&mut restored.entries),
             inodes: std::mem::take(&mut restored.inodes),
         };
-        if let Some(safety) = &restored.safety {
-            aside
-                .entries
-                .extend(self.list_of_snapshots(safety, true).entries);
-        }
         // Before anything is reclaimed: what the kernel found meanwhile is counted once it has let go of the name.
         self.tell(aside);
         // Before what was written is reclaimed with the files it was written to.
@@ -268,6 +266,10 @@ impl Engine {
                 .map_or(String::new(), |s| s.name.clone()),
             error,
         })?;
+        // What it has may be remembered from now on.
+        if let Some(safety) = &restored.safety {
+            self.tell_of_list(safety, true);
+        }
         for orphan in &restored.orphans {
             self.orphaned(Some(*orphan))?;
         }

@@ -8,6 +8,7 @@ use weldrfs_meta::{
     TrashEntry, TrashRestore,
 };
 
+use super::snapshots::RESTORE_WAIT;
 use super::{Aside, Engine, Result};
 use crate::error::FsError;
 
@@ -82,6 +83,9 @@ impl Engine {
         order: &Order,
         target: TrashTarget<'_>,
     ) -> Result<RestoredTrash> {
+        // What is still written into a file that a restore has just replaced is not written to what comes back.
+        let one = self.restoring.try_lock_for(RESTORE_WAIT);
+        let _one = one.ok_or(FsError::Late("another restore is under way"))?;
         let to = target.to.map(|to| self.place_of(to)).transpose()?;
         let what = TrashRestore {
             path: target.path,

@@ -287,11 +287,15 @@ impl<'a> Tx<'a> {
     }
 
     fn put_trash(&mut self, row: TrashRow) {
-        // A directory that was made since the last publication is kept for what is in the trash of it.
-        if self.ns.trash.is_young(row.parent) {
-            self.state.young_dirs.insert(row.parent);
-        }
+        self.keep_young_dir(row.parent);
         self.changes.push(Change::PutTrash(row));
+    }
+
+    /// A directory that was made since the last publication is kept for what is in the trash of it.
+    pub(crate) fn keep_young_dir(&mut self, dir: Ino) {
+        if self.ns.trash.is_young(dir) {
+            self.state.young_dirs.insert(dir);
+        }
     }
 
     /// Whether a name of an inode is kept in the trash when it is removed.

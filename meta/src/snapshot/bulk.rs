@@ -85,6 +85,11 @@ impl Tx<'_> {
         ns.bytes.fetch_add(edited.born.1, Ordering::Relaxed);
         ns.trash.count(edited.trash.0, edited.trash.1);
         ns.trash.count_names(&edited.changes, |_| false);
+        for change in edited.changes.iter() {
+            if let Change::PutTrash(row) = change {
+                self.keep_young_dir(row.parent);
+            }
+        }
         self.changes.push(Change::Bulk(below));
         if let Err(error) = self.commit() {
             tracing::warn!(%error, "a change of many rows is not noted; the next operation makes up for it");

@@ -53,6 +53,11 @@ impl Replaced {
         self.is_watching.load(Ordering::Acquire)
     }
 
+    /// Whether what is written into this inode is noted.
+    pub(crate) fn watches(&self, ino: Ino) -> bool {
+        self.is_watching() && self.files.lock().watched.contains(&ino)
+    }
+
     /// An inode was changed.
     pub(crate) fn note(&self, ino: Ino) {
         let mut files = self.files.lock();
@@ -70,6 +75,8 @@ impl Namespace {
     /// # Errors
     /// When SQLite fails: what was written is only in files without a name then.
     pub fn keep_late_writes(&self, restored: &Restored, now_ns: i64) -> Result<usize> {
+        // Nothing that a snapshot keeps may go while somebody plans with it, and no replaced file before it was looked at.
+        let _held = self.holding.lock();
         let written = self.replaced.end();
         let Some(safety) = restored.safety.as_ref().filter(|_| !written.is_empty()) else {
             return Ok(0);

@@ -49,6 +49,9 @@ pub(crate) fn backdate(c: &mut Connection, epoch: Epoch, inos: &[Ino]) -> Sql<us
 }
 
 fn one(t: &Transaction<'_>, epoch: i64, older: Older, ino: i64) -> Sql<bool> {
+    if has_name_since(t, epoch, ino)? {
+        return Ok(false);
+    }
     let older = older
         .filter(|(_, next_ino)| ino < *next_ino)
         .map(|(e, _)| e);
@@ -105,4 +108,13 @@ fn one(t: &Transaction<'_>, epoch: i64, older: Older, ino: i64) -> Sql<bool> {
         .execute(params![epoch, older.unwrap_or(0), ino])?;
     }
     Ok(true)
+}
+
+/// Whether a state that is newer than the snapshot has a name of the inode: what was written belongs to that one.
+fn has_name_since(t: &Transaction<'_>, epoch: i64, ino: i64) -> Sql<bool> {
+    t.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM inode WHERE ino = ?2 AND nlink > 0) \
+         OR EXISTS (SELECT 1 FROM inode_undo WHERE ino = ?2 AND epoch > ?1 AND nlink > 0)",
+    )?
+    .query_row(params![epoch, ino], |r| r.get(0))
 }

@@ -87,14 +87,14 @@ pub(crate) fn has_names_of(c: &Connection, dir: Ino) -> Sql<bool> {
         .query_row(params![signed(dir.0)], |r| r.get(0))
 }
 
-/// The oldest names, and of each whether it is the last one of its inode in this order: at most `limit` that were removed
-/// up to `until_ms`. Directories are left out as long as something that was in them is there.
+/// The oldest names: at most `limit` that were removed up to `until_ms`. Directories are left out as long as something that
+/// was in them is there.
 pub(crate) fn oldest(
     c: &Connection,
     until_ms: u64,
     in_segments: bool,
     limit: usize,
-) -> Sql<Vec<(TrashedName, bool)>> {
+) -> Sql<Vec<TrashedName>> {
     let where_they_lie = match in_segments {
         true => {
             " AND EXISTS (SELECT 1 FROM extent e JOIN location l ON l.extent = e.extent \
@@ -103,9 +103,7 @@ pub(crate) fn oldest(
         false => "",
     };
     let sql = format!(
-        "SELECT {COLUMNS}, NOT EXISTS (SELECT 1 FROM trash s WHERE s.ino = t.ino \
-         AND (s.deleted_ms, s.id) > (t.deleted_ms, t.id)) \
-         FROM trash t JOIN inode i ON i.ino = t.ino WHERE t.deleted_ms <= ?1 \
+        "SELECT {COLUMNS} FROM trash t JOIN inode i ON i.ino = t.ino WHERE t.deleted_ms <= ?1 \
          AND NOT EXISTS (SELECT 1 FROM trash c WHERE c.parent = t.ino){where_they_lie} \
          ORDER BY t.deleted_ms, t.id LIMIT ?2"
     );
@@ -113,8 +111,27 @@ pub(crate) fn oldest(
     // Times are far below 2^63.
     let until = i64::try_from(until_ms).unwrap_or(i64::MAX);
     c.prepare_cached(&sql)?
-        .query_map(params![until, limit], |r| Ok((row_at(r)?, r.get(7)?)))?
+        .query_map(params![until, limit], row_at)?
         .collect()
+}
+
+/// Whether a name is the last one of its inode in the trash, in the order of [`oldest`]; none: it is not there any more, or
+/// was put there again.
+pub(crate) fn is_last(c: &Connection, name: &TrashedName) -> Sql<Option<bool>> {
+    c.prepare_cached(
+        "SELECT NOT EXISTS (SELECT 1 FROM trash s WHERE s.ino = t.ino AND (s.deleted_ms, s.id) > (t.deleted_ms, t.id)) \
+         FROM trash t WHERE t.ino = ?1 AND t.parent = ?2 AND t.name = ?3 AND t.deleted_ms = ?4",
+    )?
+    .query_row(
+        params![
+            signed(name.ino.0),
+            signed(name.parent.0),
+            &name.name[..],
+            i64::try_from(name.deleted_ms).unwrap_or(i64::MAX)
+        ],
+        |r| r.get(0),
+    )
+    .optional()
 }
 
 /// How much there is, at the start.

@@ -89,21 +89,22 @@ impl Namespace {
         Ok(purged)
     }
 
-    fn purge_batch(
-        &self,
-        batch: &[(TrashedName, bool)],
-        purged: &mut Purged,
-        now_ns: i64,
-    ) -> Result<()> {
+    fn purge_batch(&self, batch: &[TrashedName], purged: &mut Purged, now_ns: i64) -> Result<()> {
         let mut tx = self.begin(now_ns)?;
         let mut orphans: FxHashSet<Ino> = FxHashSet::default();
         let (mut names, mut bytes) = (0, 0);
-        for (row, is_last) in batch {
-            // It was removed once more meanwhile: what SQLite says is old.
-            if self.overlay.has_trash(row.ino) {
+        for row in batch {
+            // It was removed once more meanwhile: what SQLite says is old. And what is still written into a file that a
+            // restore has just replaced is to be moved before the file goes.
+            if self.overlay.has_trash(row.ino) || self.replaced.watches(row.ino) {
                 continue;
             }
-            if *is_last {
+            // Since it was looked for, names may have come and gone, and be in SQLite already.
+            let as_it_is = self.readers.with(|c| trash::is_last(c, row))?;
+            let Some(is_last) = as_it_is else {
+                continue;
+            };
+            if is_last {
                 match tx.get(row.ino) {
                     Ok(at) if tx.row(at).nlink == 0 => {
                         bytes += tx.row(at).allocated;
@@ -134,5 +135,48 @@ impl Namespace {
     /// Names in the trash, or a few more.
     pub fn trash_names(&self) -> u64 {
         self.trash.names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ROOT_INO;
+    use crate::namespace::tests::{healthy, write};
+    use crate::trash::tests::{make, make_dir, publish, quiet};
+
+    /// What was looked for is ended in batches, and others go on meanwhile.
+    #[test]
+    fn a_name_that_was_removed_since_it_was_looked_for_stays() {
+        let tmp = tempfile::tempdir().unwrap();
+        let ns = quiet(tmp.path(), true);
+        let (a, b) = (make_dir(&ns, ROOT_INO, "a"), make_dir(&ns, ROOT_INO, "b"));
+        let f = make(&ns, a, "f");
+        write(&ns, f, 0, 100, 4096);
+        ns.link(f, b, b"f", 1).unwrap();
+        publish(&ns);
+        ns.unlink(a, b"f", 5_000_000_000).unwrap();
+        ns.checkpoint(ns.acknowledged()).unwrap();
+        let found = ns
+            .readers
+            .with(|c| trash::oldest(c, u64::MAX, false, 10))
+            .unwrap();
+        assert_eq!(found.len(), 1);
+        // Its last name goes, and SQLite knows it already.
+        ns.unlink(b, b"f", 9_000_000_000).unwrap();
+        ns.checkpoint(ns.acknowledged()).unwrap();
+        let mut purged = Purged::default();
+        ns.purge_batch(&found, &mut purged, 10_000_000_000).unwrap();
+        assert_eq!((purged.names, &purged.orphans[..]), (1, &[][..]));
+        healthy(&ns);
+        // And one that is not there any more is nobody's.
+        ns.purge_batch(&found, &mut purged, 11_000_000_000).unwrap();
+        assert_eq!(purged.names, 1);
+        healthy(&ns);
+        assert_eq!(ns.trash(b"").unwrap().len(), 1);
+        let purged = ns
+            .purge_trash(PurgeLimits::until(u64::MAX), 12_000_000_000)
+            .unwrap();
+        assert_eq!(purged.orphans, [f]);
     }
 }

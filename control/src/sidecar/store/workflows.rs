@@ -303,25 +303,6 @@ impl Store {
         .await
     }
 
-    /// The runs on `mount` that something is left to be done for: their ids and folders.
-    ///
-    /// # Errors
-    /// [`ApiError::DatabaseUnavailable`].
-    pub(in crate::sidecar) async fn live_on(
-        &self,
-        mount: &str,
-    ) -> Result<Vec<(String, String)>, ApiError> {
-        let mount = mount.to_owned();
-        self.look(move |open| {
-            let mut statement = open
-                .db
-                .prepare_cached("SELECT id, path FROM run WHERE live = 1 AND mount = ?1")?;
-            let rows = statement.query_map([&mount], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        })
-        .await
-    }
-
     /// The ids of the runs that something is left to be done for, oldest first.
     ///
     /// # Errors

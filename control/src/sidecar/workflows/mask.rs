@@ -17,7 +17,14 @@ pub(super) struct Mask(Vec<Vec<u8>>);
 
 impl Mask {
     pub(super) fn of(secrets: &Secrets) -> Self {
-        let mut all: Vec<Vec<u8>> = Vec::new();
+        let mut mask = Self::default();
+        mask.add(secrets);
+        mask
+    }
+
+    /// Finds these, too.
+    pub(super) fn add(&mut self, secrets: &Secrets) {
+        let all = &mut self.0;
         for value in secrets.0.values() {
             let whole = value.trim_end_matches(['\r', '\n']);
             if whole.len() >= SECRET_MIN {
@@ -31,9 +38,8 @@ impl Mask {
             );
         }
         // The longest first: one may be a part of another.
-        all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         all.dedup();
-        Self(all)
     }
 
     /// How many bytes at the end of something may be the beginning of a secret that goes on.

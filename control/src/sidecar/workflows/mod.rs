@@ -9,6 +9,7 @@ mod expression;
 mod file;
 mod mask;
 mod points;
+mod projects;
 mod registry;
 mod report;
 mod run_loop;
@@ -28,8 +29,9 @@ use tokio::task::AbortHandle;
 
 use self::definition::{Inputs, Workflow};
 use self::points::{Point, Points};
+use self::projects::Projects;
 use self::registry::{Message, Registry, Reply};
-use self::run_loop::no_such_run;
+use self::run_loop::{Left, group_of, no_such_run, project_of};
 use self::steps::{SANDBOX_PREFIX, sandbox_id};
 use self::web::Web;
 use super::events::{EventLog, kinds};
@@ -75,6 +77,7 @@ pub(super) struct Parts {
     /// For sandboxes of steps.
     places: Arc<Semaphore>,
     web: Web,
+    projects: Projects,
     registry: Registry,
     /// The runtime that worked last; it is tried first.
     runtime: Mutex<Option<String>>,
@@ -102,6 +105,7 @@ impl Parts {
             points,
             stuck_after_ms: STUCK_AFTER_MS,
             web: Web::default(),
+            projects: Projects::default(),
             registry: Registry::default(),
             runtime: Mutex::new(None),
         }
@@ -144,11 +148,20 @@ impl Workflows {
             .map(|found| (sandbox_of(&found).id.clone(), found))
             .filter(|(id, _)| id.starts_with(SANDBOX_PREFIX))
             .collect();
+        let mut live = Vec::new();
         for id in parts.store.live_runs().await? {
-            let left = match parts.store.run_rows(&id).await? {
-                Some(rows) => under_way(&rows, &mut found),
-                None => None,
+            let Some(rows) = parts.store.run_rows(&id).await? else {
+                continue;
             };
+            let found = under_way(&rows, &mut found);
+            // What they had they have before anybody else asks for it.
+            let left = Left {
+                found,
+                ..had(&parts, &rows)
+            };
+            live.push((id, left));
+        }
+        for (id, left) in live {
             workflows.wake(&id, None, left)?;
         }
         // Nobody waits for what is left: its end was written down, and it was not removed.
@@ -163,15 +176,10 @@ impl Workflows {
     }
 
     /// Makes sure that somebody works on a run, and tells them.
-    fn wake(
-        &self,
-        run: &str,
-        message: Option<Message>,
-        found: Option<FoundSandbox>,
-    ) -> Result<(), ApiError> {
+    fn wake(&self, run: &str, message: Option<Message>, left: Left) -> Result<(), ApiError> {
         let (parts, id) = (Arc::clone(&self.parts), run.to_owned());
         let start = |inbox: mpsc::Receiver<Message>| -> AbortHandle {
-            tokio::spawn(run_loop::work(parts, id, inbox, found)).abort_handle()
+            tokio::spawn(run_loop::work(parts, id, inbox, left)).abort_handle()
         };
         self.parts.registry.send(run, message, start)
     }
@@ -184,7 +192,7 @@ impl Workflows {
         // Asking about what is not there starts nothing.
         self.rows(run).await?;
         let (reply, answer) = oneshot::channel();
-        self.wake(run, Some(message(reply)), None)?;
+        self.wake(run, Some(message(reply)), Left::default())?;
         let ending = || ApiError::ShuttingDown("the sidecar is ending; ask the next one".into());
         answer.await.map_err(|_| ending())?
     }
@@ -258,7 +266,7 @@ impl Workflows {
         if is_new {
             parts.events.wake(event);
             parts.points.reached(Point::Triggered).await;
-            self.wake(&run.id, None, None)?;
+            self.wake(&run.id, None, Left::default())?;
         }
         self.summary(&run.id).await
     }
@@ -335,16 +343,6 @@ impl Workflows {
         let rows = self.rows(&request.run).await?;
         if let Some(same) = done_before(&rows, &request, attempt.as_ref()) {
             return Ok(same);
-        }
-        let (mount, path) = (&rows.run.mount, &rows.run.path);
-        let live = self.parts.store.live_on(mount).await?;
-        let other = live
-            .iter()
-            .find(|(id, at)| *id != request.run && (is_within(at, path) || is_within(path, at)));
-        if let Some((id, _)) = other {
-            return Err(ApiError::Conflict(format!(
-                "run {id} goes on in this project; cancel it first, or wait for its end"
-            )));
         }
         let RevertRequest { run, step, undo } = request;
         self.ask(&run, |reply| Message::Revert { step, undo, reply })
@@ -427,16 +425,29 @@ fn done_before(
     same.then(|| last.clone())
 }
 
-fn is_within(path: &str, of: &str) -> bool {
-    Path::new(path).starts_with(of)
-}
-
 fn sandbox_of(found: &FoundSandbox) -> &Sandbox {
     match found {
         FoundSandbox::Running(sandbox, _)
         | FoundSandbox::Ended(sandbox, _, _)
         | FoundSandbox::Lost(sandbox, _) => sandbox,
     }
+}
+
+/// The turn and the project that a run had under an earlier sidecar.
+fn had(parts: &Parts, rows: &RunRows) -> Left {
+    let run = &rows.run;
+    let is_reverting = rows
+        .reverts
+        .last()
+        .is_some_and(|last| !last.done && last.error.is_none());
+    let mut left = Left::default();
+    if run.state != RunState::Queued || is_reverting {
+        left.turn = Some(parts.registry.has_turn(group_of(run), run.seq));
+    }
+    if is_reverting || !run.state.is_over() && run.state != RunState::Queued {
+        left.inside = parts.projects.enter(&project_of(run, is_reverting)).ok();
+    }
+    left
 }
 
 /// What is left of the attempt that was under way, taken out of what was found.

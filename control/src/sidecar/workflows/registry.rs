@@ -40,8 +40,15 @@ pub(super) struct Registry(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     loops: Mutex<HashMap<String, Entry>>,
-    turns: Mutex<HashMap<Group, BTreeSet<i64>>>,
+    turns: Mutex<HashMap<Group, Line>>,
     turned: watch::Sender<u64>,
+}
+
+/// Runs of a group, by their numbers.
+#[derive(Default)]
+struct Line {
+    waiting: BTreeSet<i64>,
+    having: BTreeSet<i64>,
 }
 
 struct Entry {
@@ -123,8 +130,16 @@ impl Registry {
 
     /// Run number `seq` wants its turn in `group`, and keeps its place until the answer goes.
     pub(super) fn queue(&self, group: Group, seq: i64) -> Turn {
-        let mut turns = self.0.turns.lock();
-        turns.entry(group.clone()).or_default().insert(seq);
+        self.line(group, seq, |line| line.waiting.insert(seq))
+    }
+
+    /// Run number `seq` has its turn in `group`: an earlier sidecar gave it.
+    pub(super) fn has_turn(&self, group: Group, seq: i64) -> Turn {
+        self.line(group, seq, |line| line.having.insert(seq))
+    }
+
+    fn line(&self, group: Group, seq: i64, put: impl FnOnce(&mut Line) -> bool) -> Turn {
+        put(self.0.turns.lock().entry(group.clone()).or_default());
         Turn {
             inner: Arc::clone(&self.0),
             group,
@@ -133,7 +148,7 @@ impl Registry {
     }
 }
 
-/// A place in the queue of a group.
+/// A place in the queue of a group, or a turn.
 pub(super) struct Turn {
     inner: Arc<Inner>,
     group: Group,
@@ -141,7 +156,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Waits until it is among the first `most`: the oldest go first.
+    /// Waits until it comes: fewer than `most` have theirs, and nobody older waits.
     pub(super) async fn comes(inner: TurnWait, most: usize) {
         let TurnWait {
             registry,
@@ -151,12 +166,14 @@ impl Turn {
         let mut turned = registry.turned.subscribe();
         loop {
             turned.borrow_and_update();
-            let place = registry
+            let has_come = registry
                 .turns
                 .lock()
-                .get(&group)
-                .map_or(0, |all| all.range(..seq).count());
-            if place < most || turned.changed().await.is_err() {
+                .get_mut(&group)
+                .is_none_or(|line| line.has_come(seq, most));
+            if has_come || turned.changed().await.is_err() {
+                // The next one may go, too.
+                registry.turned.send_modify(|n| *n = n.wrapping_add(1));
                 return;
             }
         }
@@ -171,6 +188,20 @@ impl Turn {
     }
 }
 
+impl Line {
+    fn has_come(&mut self, seq: i64, most: usize) -> bool {
+        if self.having.contains(&seq) {
+            return true;
+        }
+        let is_next = self.having.len() < most && self.waiting.first() == Some(&seq);
+        if is_next {
+            self.waiting.remove(&seq);
+            self.having.insert(seq);
+        }
+        is_next
+    }
+}
+
 /// What waiting for a turn needs.
 pub(super) struct TurnWait {
     registry: Arc<Inner>,
@@ -181,13 +212,53 @@ pub(super) struct TurnWait {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.inner.turns.lock();
-        if let Some(all) = turns.get_mut(&self.group) {
-            all.remove(&self.seq);
-            if all.is_empty() {
+        if let Some(line) = turns.get_mut(&self.group) {
+            line.waiting.remove(&self.seq);
+            line.having.remove(&self.seq);
+            if line.waiting.is_empty() && line.having.is_empty() {
                 turns.remove(&self.group);
             }
         }
         drop(turns);
         self.inner.turned.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn has_come(waiting: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        let at_once = tokio::time::timeout(std::time::Duration::ZERO, waiting);
+        at_once.await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn no_more_have_their_turn_than_may_and_the_oldest_is_next() {
+        let registry = Registry::default();
+        let group = || ("m".to_owned(), "p".to_owned(), "w".to_owned());
+        // One that went on under an earlier sidecar has it.
+        let fifth = registry.has_turn(group(), 5);
+        let (seventh, sixth) = (registry.queue(group(), 7), registry.queue(group(), 6));
+        // An older one that is tried again waits like any other.
+        let fourth = registry.queue(group(), 4);
+        let mut waits: Vec<_> = [&fourth, &sixth, &seventh]
+            .into_iter()
+            .map(|turn| Box::pin(Turn::comes(turn.wait(), 1)))
+            .collect();
+        for waiting in &mut waits {
+            assert!(!has_come(waiting).await);
+        }
+        drop(fifth);
+        assert!(!has_come(&mut waits[1]).await);
+        assert!(has_come(&mut waits[0]).await);
+        assert!(!has_come(&mut waits[2]).await);
+        drop(fourth);
+        assert!(!has_come(&mut waits[2]).await);
+        assert!(has_come(&mut waits[1]).await);
+        // Who gives up is in nobody's way.
+        drop(seventh);
+        drop(sixth);
+        assert!(registry.0.turns.lock().is_empty());
     }
 }

@@ -11,28 +11,32 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Parts;
 use super::definition::{OnFailure, Planned, Workflow, hash};
 use super::expression::{Name, Scope, Value};
 use super::mask::Mask;
 use super::points::Point;
-use super::registry::{Message, Turn};
+use super::projects::{Inside, Project};
+use super::registry::{Group, Message, Turn};
 use super::report::summary;
-use super::snapshots::{may_pass, remove_old, take};
+use super::snapshots::{OWNER, may_pass, remove_old, take};
 use super::steps::{fault, fault_of};
 use super::types::{Fault, RunState, StepState};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Secrets};
 use crate::sidecar::events::kinds;
 use crate::sidecar::mounts::Occupied;
-use crate::sidecar::store::{NewEvent, RunChange, RunRows};
+use crate::sidecar::store::{NewEvent, RunChange, RunRow, RunRows};
 
 /// Between two attempts to write a row, when the database does not take it.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at a mount that does not run.
 const MOUNT_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a run whose definition gives it no time waits for what it needs.
+const NO_END: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Somebody cancelled the run: what was waited for is of no use any more.
 struct Cancelled;
@@ -47,6 +51,19 @@ pub(super) struct RunLoop {
     found: Option<FoundSandbox>,
     mask: Mask,
     occupied: Option<Occupied>,
+    /// Among runs that may not go on at the same time. Kept until what it used is given back.
+    turn: Option<Turn>,
+    /// In the project, beside other runs; alone while it is to be reverted.
+    inside: Option<Inside>,
+}
+
+/// What an earlier sidecar left of a run.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Of the attempt that was under way.
+    pub(super) found: Option<FoundSandbox>,
+    pub(super) turn: Option<Turn>,
+    pub(super) inside: Option<Inside>,
 }
 
 /// Works on `run` until nothing is left to be done and nobody asks for anything.
@@ -54,7 +71,7 @@ pub(super) async fn work(
     parts: Arc<Parts>,
     run: String,
     mut inbox: mpsc::Receiver<Message>,
-    found: Option<FoundSandbox>,
+    left: Left,
 ) {
     let rows = loop {
         match parts.store.run_rows(&run).await {
@@ -75,21 +92,45 @@ pub(super) async fn work(
         rows,
         workflow,
         inbox,
-        found,
+        found: left.found,
         mask,
         occupied: None,
+        turn: left.turn,
+        inside: left.inside,
     };
     loop {
         if run_loop.is_live() {
             run_loop.live().await;
         }
-        run_loop.occupied = None;
+        (run_loop.occupied, run_loop.inside, run_loop.turn) = (None, None, None);
         let registry = run_loop.parts.registry.clone();
         match registry.next_or_leave(&run, &mut run_loop.inbox) {
             Some(message) => run_loop.operate(message).await,
             None => return,
         }
     }
+}
+
+/// The runs that `run` may have to wait for.
+pub(super) fn group_of(run: &RunRow) -> Group {
+    (run.mount.clone(), run.path.clone(), run.workflow.clone())
+}
+
+/// The project of `run`, for it and others, or for it alone.
+pub(super) fn project_of(run: &RunRow, alone: bool) -> Project {
+    Project {
+        run: run.id.clone(),
+        mount: run.mount.clone(),
+        path: run.path.clone(),
+        alone,
+    }
+}
+
+fn out_of_time(what: &str) -> Fault {
+    fault(
+        "timed_out",
+        format!("the time of the whole run was over when it {what}"),
+    )
 }
 
 pub(super) fn no_such_run(run: &str) -> ApiError {
@@ -236,17 +277,18 @@ impl RunLoop {
     }
 
     async fn commit(&self, change: RunChange) -> Result<(), ApiError> {
-        for event in &change.events {
-            if event.kind == kinds::STEP_OUTPUT || event.kind == kinds::STEP_AGENT {
-                continue;
-            }
-            tracing::info!(kind = event.kind, run = event.run, "{}", event.message);
+        let is_quiet = |kind: &str| kind == kinds::STEP_OUTPUT || kind == kinds::STEP_AGENT;
+        let told: Vec<(&'static str, String)> = change
+            .events
+            .iter()
+            .filter(|event| !is_quiet(event.kind))
+            .map(|event| (event.kind, event.message.clone()))
+            .collect();
+        let run = &self.rows.run.id;
+        let written = self.parts.store.change_run(run, change).await?;
+        for (kind, message) in told {
+            tracing::info!(kind, run, "{message}");
         }
-        let written = self
-            .parts
-            .store
-            .change_run(&self.rows.run.id, change)
-            .await?;
         if let Some(id) = written {
             self.parts.events.wake(id);
         }
@@ -348,7 +390,7 @@ impl RunLoop {
                 return Ok(());
             }
         };
-        let turn = self.turn(&workflow).await?;
+        self.turn(&workflow).await?;
         if self.rows.run.state == RunState::Queued {
             self.reached(Point::BeginBefore).await;
             let now = self.now_ms();
@@ -357,7 +399,7 @@ impl RunLoop {
             self.save(None, vec![self.run_event()]).await;
             self.reached(Point::BeginAfter).await;
         }
-        if let Err(fault) = self.enter().await? {
+        if let Err(fault) = self.enter(&workflow).await? {
             self.finish_with(RunState::Failed, Some(fault)).await;
             return Ok(());
         }
@@ -370,27 +412,41 @@ impl RunLoop {
         for (number, planned) in workflow.steps.iter().enumerate() {
             self.step(number, planned, &workflow).await?;
         }
-        drop(turn);
         self.finish(&workflow).await;
         Ok(())
     }
 
     /// Waits until as few others of its kind go on as its definition says.
-    async fn turn(&mut self, workflow: &Workflow) -> Result<Option<Turn>, Cancelled> {
+    async fn turn(&mut self, workflow: &Workflow) -> Result<(), Cancelled> {
         let Some(most) = &workflow.definition.concurrency else {
-            return Ok(None);
+            return Ok(());
         };
+        if self.turn.is_some() {
+            return Ok(());
+        }
         let run = &self.rows.run;
-        let group = (run.mount.clone(), run.path.clone(), run.workflow.clone());
-        let turn = self.parts.registry.queue(group, run.seq);
+        let turn = self.parts.registry.queue(group_of(run), run.seq);
         let most = usize::try_from(most.value).unwrap_or(usize::MAX);
         self.unless_cancelled(Turn::comes(turn.wait(), most))
             .await?;
-        Ok(Some(turn))
+        self.turn = Some(turn);
+        Ok(())
     }
 
-    /// Makes sure that the mount is there and stays.
-    async fn enter(&mut self) -> Result<Result<(), Fault>, Cancelled> {
+    /// The project, as this run works in it.
+    fn project(&self, alone: bool) -> Project {
+        project_of(&self.rows.run, alone)
+    }
+
+    /// Makes sure that the mount is there and stays, and that nobody reverts the project meanwhile.
+    async fn enter(&mut self, workflow: &Workflow) -> Result<Result<(), Fault>, Cancelled> {
+        let (projects, project) = (self.parts.projects.clone(), self.project(false));
+        let time = self.time_left(workflow);
+        let inside = async move { timeout(time, projects.wait(&project)).await };
+        match self.unless_cancelled(inside).await? {
+            Ok(inside) => self.inside = Some(inside),
+            Err(_) => return Ok(Err(out_of_time("waited for a revert of the project"))),
+        }
         let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
         let who = format!("run {} of {}", self.rows.run.id, self.rows.run.workflow);
         let folder = PathBuf::from(&self.rows.run.path);
@@ -409,8 +465,12 @@ impl RunLoop {
                 }
             }
         };
-        let entered = self.unless_cancelled(entering).await?;
-        Ok(entered.map(|occupied| self.occupied = Some(occupied)))
+        let time = self.time_left(workflow);
+        let entering = async move { timeout(time, entering).await };
+        Ok(match self.unless_cancelled(entering).await? {
+            Ok(entered) => entered.map(|occupied| self.occupied = Some(occupied)),
+            Err(_) => Err(out_of_time("waited for the mount")),
+        })
     }
 
     async fn first_snapshot(&mut self) -> Result<Result<(), Fault>, Cancelled> {
@@ -418,7 +478,7 @@ impl RunLoop {
         let name = format!("run-{}", run.id);
         let note = format!("before run {} of {}", run.id, run.workflow);
         let (parts, mount, named) = (Arc::clone(&self.parts), run.mount.clone(), name.clone());
-        let taking = async move { take(&parts, &mount, &named, &note).await };
+        let taking = async move { take(&parts, &mount, (&named, OWNER), &note).await };
         if let Err(error) = self.unless_cancelled(taking).await? {
             return Ok(Err(fault(
                 "snapshot_failed",
@@ -449,6 +509,13 @@ impl RunLoop {
         let Some(step) = self.rows.steps.get(number) else {
             return Ok(());
         };
+        let is_begun = step.attempt_ms.is_some();
+        if !step.state.is_over() && !is_begun && self.time_left(workflow).is_zero() {
+            self.has_no_time(number).await;
+        }
+        let Some(step) = self.rows.steps.get(number) else {
+            return Ok(());
+        };
         if step.state == StepState::Queued {
             let scope = self.scope(Secrets::default());
             let is_due = match &planned.condition {
@@ -473,6 +540,37 @@ impl RunLoop {
         }
         self.settle(number).await;
         Ok(())
+    }
+
+    /// What is left of the time of the run; [`NO_END`] when it has none.
+    fn time_left(&self, workflow: &Workflow) -> Duration {
+        self.run_ends_ms(workflow).map_or(NO_END, |ends_ms| {
+            Duration::from_millis(ends_ms.saturating_sub(self.now_ms()))
+        })
+    }
+
+    /// When the time of the run is over, if it has an end.
+    fn run_ends_ms(&self, workflow: &Workflow) -> Option<u64> {
+        let span = workflow.definition.timeout?;
+        Some(self.rows.run.started_ms?.saturating_add(span.ms()))
+    }
+
+    /// A step that is not begun (again) because the time of the run is over: the first one fails, those behind it are not done.
+    async fn has_no_time(&mut self, number: usize) {
+        if self.rows.steps.iter().any(|step| step.state.is_failure()) {
+            self.skip(number).await;
+            return;
+        }
+        let now = self.now_ms();
+        if let Some(step) = self.rows.steps.get_mut(number) {
+            step.state = StepState::Failed;
+            step.error = Some(out_of_time("had not ended its steps"));
+            step.ended_ms = Some(now);
+            (step.doing, step.next_ms) = (None, None);
+        }
+        self.rows.run.state = RunState::Running;
+        self.save(Some(number), vec![self.step_event(number)]).await;
+        self.reached(Point::OutcomeAfter).await;
     }
 
     async fn skip(&mut self, number: usize) {
@@ -501,7 +599,7 @@ impl RunLoop {
             again => format!("run-{}-{}.{again}", run.id, step.name),
         };
         let note = format!("after step {} of run {}", step.name, run.id);
-        let taken = take(&self.parts, &run.mount, &name, &note).await;
+        let taken = take(&self.parts, &run.mount, (&name, OWNER), &note).await;
         self.reached(Point::Snapshot).await;
         let mut events = Vec::new();
         let taken = match taken {
@@ -625,12 +723,19 @@ impl Scope for RunScope<'_> {
     }
 }
 
+/// Up to here a floating-point number holds every whole one.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
 fn value(json: Option<&Json>) -> Value {
     match json {
         None | Some(Json::Null) => Value::Nothing,
         Some(Json::String(text)) => Value::Text(text.clone()),
         Some(Json::Bool(value)) => Value::Bool(*value),
-        Some(Json::Number(number)) => number.as_f64().map_or(Value::Nothing, Value::Number),
+        // One that is no more exact as a floating-point number stays what it is: an id, for instance.
+        Some(Json::Number(number)) => match number.as_f64() {
+            Some(value) if value.abs() <= EXACT_MAX => Value::Number(value),
+            _ => Value::Text(number.to_string()),
+        },
         Some(other) => Value::Text(other.to_string()),
     }
 }

@@ -9,8 +9,10 @@ use super::Parts;
 use crate::error::{Advice, ApiError};
 use crate::volume::{RemoveRequest, SnapshotRequest};
 
-/// Who makes them.
+/// Who makes those that go with their run.
 pub(super) const OWNER: &str = "workflow";
+/// Who makes those that a step asks for, and that stay.
+pub(super) const STEP_OWNER: &str = "workflow step";
 /// Of how many runs of a project, the newest, the snapshots are kept.
 pub(super) const RUNS_KEPT: i64 = 20;
 /// Of how many runs they are removed at a time.
@@ -20,20 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Makes the snapshot `name` with `note`, or finds it made.
+/// Makes the snapshot `name` of `owner` with `note`, or finds it made.
 ///
 /// # Errors
 /// What the volume says; [`ApiError::Conflict`] when another one has the name.
 pub(super) async fn take(
     parts: &Parts,
     mount: &str,
-    name: &str,
+    (name, owner): (&str, &str),
     note: &str,
 ) -> Result<(), ApiError> {
     let request = SnapshotRequest {
         name: Some(name.to_owned()),
         note: note.to_owned(),
-        owner: OWNER.to_owned(),
+        owner: owner.to_owned(),
         // They go with the runs, not by their age: a run must be able to go back.
         automatic: false,
     };
@@ -46,7 +48,7 @@ pub(super) async fn take(
                     let all = volume.snapshots().await?.snapshots;
                     let same = all.iter().find(|one| one.name == name);
                     match same {
-                        Some(same) if same.owner == OWNER && same.note == note => Ok(()),
+                        Some(same) if same.owner == owner && same.note == note => Ok(()),
                         Some(_) => Err(ApiError::Conflict(format!(
                             "there is a snapshot {name} already, and it is another one"
                         ))),

@@ -277,8 +277,11 @@ pub struct RevertReport {
     pub undo: bool,
     /// The snapshot that the project is like now.
     pub restored: String,
-    /// The snapshot that has what was there before.
+    /// The snapshot that has what was there before. It goes with the run's others.
     pub kept: String,
+    /// Another one, which also has what was written while it was being reverted. It goes by its age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_late: Option<String>,
     /// Names that were added, replaced or removed.
     pub names: u64,
     /// When, milliseconds since 1970.

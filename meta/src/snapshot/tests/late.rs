@@ -10,8 +10,8 @@ use crate::ids::{Epoch, Ino, ROOT_INO};
 use crate::namespace::tests::{NoBytes, dir, file, healthy, open, settings, write};
 use crate::namespace::{AttrChange, Namespace, XattrMode};
 use crate::settings::{MetaSettings, Permit};
-use crate::snapshot::{CloneTo, Order};
-use crate::trash::PurgeLimits;
+use crate::snapshot::{CloneTo, Order, Restored};
+use crate::trash::{PurgeLimits, TrashRestore};
 
 use super::called;
 use super::tree::{self, From};
@@ -90,11 +90,9 @@ fn what_is_written_into_replaced_files_is_in_the_snapshot_of_what_was_before() {
     healthy(&ns);
 }
 
-/// A file that a restore takes the last name of is in the trash then, if it has had another name that is there.
-#[test]
-fn what_is_written_into_replaced_files_in_the_trash_is_in_that_snapshot_too() {
-    let tmp = tempfile::tempdir().unwrap();
-    let ns = open(tmp.path());
+/// A file that is in the trash by one name, and lost its other one by a restore that is not over.
+fn replaced_and_in_the_trash(dir: &std::path::Path) -> (Arc<Namespace>, Ino, Restored) {
+    let ns = open(dir);
     let epoch = mark(&ns, "s");
     let f = make(&ns, "f");
     write(&ns, f, 0, 40, 4096);
@@ -103,6 +101,14 @@ fn what_is_written_into_replaced_files_in_the_trash_is_in_that_snapshot_too() {
     assert_eq!(ns.unlink(ROOT_INO, b"g", 4).unwrap(), None);
     let restored = ns.restore(epoch, b"", called("safety"), 9).unwrap();
     assert_eq!(restored.orphans, []);
+    (ns, f, restored)
+}
+
+/// A file that a restore takes the last name of is in the trash then, if it has had another name that is there.
+#[test]
+fn what_is_written_into_replaced_files_in_the_trash_is_in_that_snapshot_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (ns, f, restored) = replaced_and_in_the_trash(tmp.path());
     write(&ns, f, 10, 10, 20480);
     let runs = ns.map(f, 0, 100).unwrap();
     assert_eq!(ns.keep_late_writes(&restored, 12).unwrap(), 1);
@@ -121,6 +127,45 @@ fn what_is_written_into_replaced_files_in_the_trash_is_in_that_snapshot_too() {
     assert_eq!(purged.orphans, [f]);
     ns.reclaim(&purged.orphans, 21).unwrap();
     check();
+}
+
+/// What is written into such a file is not lost because somebody empties the trash meanwhile.
+#[test]
+fn the_trash_keeps_what_was_replaced_until_late_writes_are_moved() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (ns, f, restored) = replaced_and_in_the_trash(tmp.path());
+    write(&ns, f, 10, 10, 20480);
+    let runs = ns.map(f, 0, 100).unwrap();
+    let purged = ns.purge_trash(PurgeLimits::until(u64::MAX), 11).unwrap();
+    ns.reclaim(&purged.orphans, 11).unwrap();
+    assert_eq!(ns.keep_late_writes(&restored, 12).unwrap(), 1);
+    let purged = ns.purge_trash(PurgeLimits::until(u64::MAX), 13).unwrap();
+    assert_eq!(purged.orphans, [f]);
+    ns.reclaim(&purged.orphans, 13).unwrap();
+    let view = ns.at(restored.safety.as_ref().unwrap().epoch).unwrap();
+    assert_eq!(view.map(f, 0, 100).unwrap(), runs);
+    healthy(&ns);
+}
+
+/// What has a name again belongs to the present, and to the snapshots that were made of it.
+#[test]
+fn nothing_is_moved_from_what_came_back_meanwhile() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (ns, f, restored) = replaced_and_in_the_trash(tmp.path());
+    let what = TrashRestore {
+        path: b"g",
+        to: None,
+        until_ms: None,
+    };
+    ns.restore_trash(what, 10).unwrap();
+    let was = ns.map(f, 0, 100).unwrap();
+    let later = mark(&ns, "later");
+    write(&ns, f, 10, 10, 20480);
+    assert_eq!(ns.keep_late_writes(&restored, 12).unwrap(), 0);
+    assert_eq!(ns.at(later).unwrap().map(f, 0, 100).unwrap(), was);
+    let safety = restored.safety.as_ref().unwrap().epoch;
+    assert_eq!(ns.at(safety).unwrap().map(f, 0, 100).unwrap(), was);
+    healthy(&ns);
 }
 
 #[test]

@@ -492,3 +492,23 @@ fn many_names_of_one_file_are_no_trouble() {
     assert_eq!(ns.lookup(ROOT_INO, b"f").unwrap().nlink, 1);
     healthy(&ns);
 }
+
+/// The directory that is made for what comes back is a new one, and has in the trash what its namesake had there.
+#[test]
+fn a_directory_that_came_back_is_kept_for_what_stayed_in_the_trash_of_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let ns = quiet(tmp.path(), true);
+    let d = make_dir(&ns, ROOT_INO, "d");
+    make(&ns, d, "early");
+    publish(&ns);
+    ns.unlink(d, b"early", 100 * SECOND).unwrap();
+    // So much later that it does not come back with its directory.
+    end(&ns, ns.rmdir(ROOT_INO, b"d", 300 * SECOND).unwrap());
+    back(&ns, "d").unwrap();
+    let gone = ns.rmdir(ROOT_INO, b"d", 301 * SECOND).unwrap();
+    assert_eq!(gone, None);
+    end(&ns, gone);
+    healthy(&ns);
+    back(&ns, "d/early").unwrap();
+    healthy(&ns);
+}

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep, timeout};
 
 use super::{Cancelled, RunLoop};
 use crate::sidecar::events::kinds;
@@ -53,17 +54,33 @@ impl RunLoop {
             return Ok(());
         };
         let is_again = step.attempt_ms.is_some();
+        let pause = step
+            .next_ms
+            .filter(|_| !is_again)
+            .map_or(Duration::ZERO, |next_ms| {
+                Duration::from_millis(next_ms.saturating_sub(self.now_ms()))
+            });
+        self.unless_cancelled(sleep(pause)).await?;
+        // One that goes on has a sandbox already.
+        let place = match self.found.is_some() && is_again {
+            true => None,
+            false => match self.place(number, planned, workflow).await? {
+                Ok(place) => place,
+                // The time of the run is over, which the next look at the step tells.
+                Err(_) => return Ok(()),
+            },
+        };
         if !is_again {
-            if let Some(next_ms) = step.next_ms {
-                let left = Duration::from_millis(next_ms.saturating_sub(self.now_ms()));
-                self.unless_cancelled(sleep(left)).await?;
-            }
             self.begin_attempt(number, planned).await;
         }
-        let ending = self.follow(number, planned, workflow, is_again).await;
+        let ending = self
+            .follow(number, planned, workflow, (is_again, place))
+            .await;
         let (ending, was_cancelled) = ending;
         let sandbox = ending.sandbox.clone();
-        self.conclude(number, planned, ending, was_cancelled).await;
+        let run_ends_ms = self.run_ends_ms(workflow);
+        self.conclude((number, planned), ending, was_cancelled, run_ends_ms)
+            .await;
         if let Some(sandbox) = sandbox {
             self.parts.sandboxes.remove(&sandbox).await;
         }
@@ -71,6 +88,33 @@ impl RunLoop {
             true => Err(Cancelled),
             false => Ok(()),
         }
+    }
+
+    /// The right to be one of the sandboxes of steps that run at the same time, if it takes one. The time of an attempt does
+    /// not run meanwhile.
+    async fn place(
+        &mut self,
+        number: usize,
+        planned: &Planned,
+        workflow: &Workflow,
+    ) -> Result<Result<Option<OwnedSemaphorePermit>, Elapsed>, Cancelled> {
+        if !takes_sandbox(planned) {
+            return Ok(Ok(None));
+        }
+        let places = Arc::clone(&self.parts.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Ok(Ok(Some(place)));
+        }
+        if let Some(step) = self.rows.steps.get_mut(number) {
+            step.state = StepState::Waiting;
+            step.doing = Some("waits until another step has ended".into());
+        }
+        self.rows.run.state = RunState::Waiting;
+        self.save(Some(number), vec![self.step_event(number)]).await;
+        let waiting = timeout(self.time_left(workflow), places.acquire_owned());
+        // Nobody closes it.
+        let place = self.unless_cancelled(waiting).await?;
+        Ok(place.map(Result::ok))
     }
 
     async fn begin_attempt(&mut self, number: usize, planned: &Planned) {
@@ -103,20 +147,17 @@ impl RunLoop {
         number: usize,
         planned: &Planned,
         workflow: &Workflow,
-        is_again: bool,
+        (is_again, place): (bool, Option<OwnedSemaphorePermit>),
     ) -> (Ending, bool) {
         let (tell, mut reports) = mpsc::channel(REPORTS);
         let (stop, stopped) = watch::channel(Stop::No);
-        let attempt = match self.prepared(number, planned, is_again, (tell, stopped)) {
+        let attempt = match self.prepared(number, planned, (is_again, place), (tell, stopped)) {
             Ok(attempt) => attempt,
             Err(fault) => return (Self::unstarted(fault), false),
         };
         let ends_ms = attempt.ends_ms;
         let work = Ends(tokio::spawn(perform(attempt)).abort_handle());
-        let run_ends_ms = workflow
-            .definition
-            .timeout
-            .and_then(|span| Some(self.rows.run.started_ms?.saturating_add(span.ms())));
+        let run_ends_ms = self.run_ends_ms(workflow);
         let margin = u64::try_from(TIMEOUT_MARGIN.as_millis()).unwrap_or(u64::MAX);
         let mut was_cancelled = false;
         let mut given_up_ms = None;
@@ -164,9 +205,9 @@ impl RunLoop {
 
     /// A command has a clock of its own in the process that keeps it, which also goes on without this one.
     fn own_clock(&self, planned: &Planned, margin: u64) -> u64 {
-        match planned.kind.name() {
-            "run" | "agent" => margin,
-            _ => 0,
+        match takes_sandbox(planned) {
+            true => margin,
+            false => 0,
         }
     }
 
@@ -202,7 +243,7 @@ impl RunLoop {
         &mut self,
         number: usize,
         planned: &Planned,
-        is_again: bool,
+        (is_again, sandbox_place): (bool, Option<OwnedSemaphorePermit>),
         (tell, stop): (mpsc::Sender<Report>, watch::Receiver<Stop>),
     ) -> Result<Attempt, Fault> {
         let secrets = self
@@ -210,6 +251,8 @@ impl RunLoop {
             .secrets
             .read(&planned.secrets)
             .map_err(|error| fault_of(&error))?;
+        // They may have been changed since the run was begun, and it knows the old ones, too.
+        self.mask.add(&secrets);
         let filled = fill(planned, &self.scope(secrets));
         let found = match is_again {
             true => self.found.take(),
@@ -233,6 +276,7 @@ impl RunLoop {
             is_again,
             found,
             place: step.place,
+            _sandbox_place: sandbox_place,
             mask: self.mask.clone(),
             tell,
             stop,
@@ -338,10 +382,10 @@ impl RunLoop {
     /// What follows from the end of an attempt.
     async fn conclude(
         &mut self,
-        number: usize,
-        planned: &Planned,
+        (number, planned): (usize, &Planned),
         ending: Ending,
         was_cancelled: bool,
+        run_ends_ms: Option<u64>,
     ) {
         let now = self.now_ms();
         let Some(step) = self.rows.steps.get_mut(number) else {
@@ -373,7 +417,9 @@ impl RunLoop {
         step.doing = None;
         let next = error
             .as_ref()
-            .and_then(|error| next_attempt(step, planned, error, now));
+            .and_then(|error| next_attempt(step, planned, error, now))
+            // After the end of the run there is none.
+            .filter(|pause_ms| run_ends_ms.is_none_or(|ends| now.saturating_add(*pause_ms) < ends));
         match (&error, next) {
             (None, _) => step.state = StepState::Succeeded,
             (Some(error), Some(pause_ms)) => {
@@ -406,6 +452,11 @@ impl RunLoop {
         })
         .await;
     }
+}
+
+/// Whether it is done in a sandbox of its own.
+fn takes_sandbox(planned: &Planned) -> bool {
+    matches!(planned.kind.name(), "run" | "agent")
 }
 
 /// In how many milliseconds there is another attempt; none when this was the last.

@@ -1,22 +1,36 @@
 //! What is done with a run that is over: giving back what it used, trying again, skipping, reverting.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{RunLoop, WRITE_AGAIN};
+use super::{Cancelled, MOUNT_AGAIN, RunLoop, WRITE_AGAIN};
 use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
 use crate::sidecar::events::kinds;
+use crate::sidecar::mounts::Occupied;
 use crate::sidecar::store::RunChange;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
-use crate::sidecar::workflows::snapshots::take;
+use crate::sidecar::workflows::snapshots::{OWNER, may_pass, take};
 use crate::sidecar::workflows::steps::{end_sandbox, fault_of};
 use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
-use crate::volume::SnapshotRestoreRequest;
+use crate::volume::{SnapshotRestoreReport, SnapshotRestoreRequest};
+
+/// How long a revert waits for its mount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Somebody waits for the answer.
+    None,
+    /// Nobody does, and it has to be done.
+    UntilMounted,
+}
+
+fn in_the_way(run: &str) -> String {
+    format!("run {run} goes on in this project; cancel it first, or wait for its end")
+}
 
 impl RunLoop {
     /// Gives back what a run used that was cancelled, or finishes the revert that was under way.
@@ -36,7 +50,7 @@ impl RunLoop {
         let open = self.rows.reverts.last().cloned();
         if let Some(open) = open.filter(|open| !open.done && open.error.is_none()) {
             // What comes of it is in the rows and events of the run.
-            drop(self.go_on_reverting(open).await);
+            drop(self.go_on_reverting(open, Patience::UntilMounted).await);
             return;
         }
         self.rows.run.releasing = false;
@@ -90,6 +104,14 @@ impl RunLoop {
         }
         if let Err(fault) = &self.workflow {
             return Err(ApiError::Conflict(fault.message.clone()));
+        }
+        let has_begun = self.rows.steps.iter().any(|step| step.attempt > 0);
+        if run.snapshot.is_none() && has_begun {
+            return Err(ApiError::Conflict(
+                "what was there before the run is not kept any more, so that it could not be gone back from; trigger the \
+                 workflow again"
+                    .into(),
+            ));
         }
         let steps = &self.rows.steps;
         let number = match name {
@@ -145,8 +167,11 @@ impl RunLoop {
         undo: bool,
     ) -> Result<RevertReport, ApiError> {
         let report = self.new_revert(step, undo)?;
+        let alone = self.parts.projects.enter(&self.project(true));
+        let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
+        self.inside = Some(alone);
         self.begin_revert(report.clone()).await;
-        self.go_on_reverting(report).await
+        self.go_on_reverting(report, Patience::None).await
     }
 
     /// A revert that is not written down.
@@ -165,6 +190,7 @@ impl RunLoop {
             undo,
             restored,
             kept: format!("run-{}.before-revert-{number}", run.id),
+            kept_late: None,
             names: 0,
             at: self.now_ms(),
             done: false,
@@ -216,20 +242,22 @@ impl RunLoop {
                 })?
             }
         };
-        let earlier = self.rows.steps.iter().take(before).rev();
-        let mut snapshots = earlier.filter_map(|step| step.snapshot.clone());
-        snapshots
-            .next()
-            .or_else(|| self.rows.run.snapshot.clone())
-            .ok_or_else(gone)
+        let mut earlier = self.rows.steps.iter().take(before).rev();
+        // The last one that did anything: what is before another one is not before this one.
+        let snapshot = match earlier.find(|step| step.attempt > 0) {
+            Some(step) => step.snapshot.clone(),
+            None => self.rows.run.snapshot.clone(),
+        };
+        snapshot.ok_or_else(gone)
     }
 
     /// Everything of a revert behind its row: what is there is kept first, and all of it may be done again.
     async fn go_on_reverting(
         &mut self,
         mut report: RevertReport,
+        patience: Patience,
     ) -> Result<RevertReport, ApiError> {
-        match self.restore(&mut report).await {
+        match self.restore(&mut report, patience).await {
             Ok(()) => report.done = true,
             Err(error) => report.error = Some(fault_of(&error)),
         }
@@ -253,30 +281,75 @@ impl RunLoop {
         }
     }
 
-    async fn restore(&mut self, report: &mut RevertReport) -> Result<(), ApiError> {
+    async fn restore(
+        &mut self,
+        report: &mut RevertReport,
+        patience: Patience,
+    ) -> Result<(), ApiError> {
+        let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
+        // Others that went on in it would lose their work. This run itself is not in the way.
+        let alone = parts.projects.enter(&self.project(true));
+        let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
+        let occupied = self.occupy(patience).await?;
+        let note = format!("before revert {} of run {}", report.number, report.run);
+        take(&parts, &mount, (&report.kept, OWNER), &note).await?;
+        self.reached(Point::RevertKept).await;
+        let restored = self.restore_first(report).await?;
+        self.reached(Point::RevertRestored).await;
+        report.names = restored.names;
+        report.kept_late = restored.safety.map(|safety| safety.name);
+        drop((occupied, alone));
+        Ok(())
+    }
+
+    /// The mount, once it is there.
+    async fn occupy(&mut self, patience: Patience) -> Result<Occupied, ApiError> {
         let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
         let who = format!("the revert of run {}", self.rows.run.id);
-        let occupied = parts
-            .mounts
-            .occupy(&mount, Path::new(&self.rows.run.path), who)
-            .await?;
-        let note = format!("before revert {} of run {}", report.number, report.run);
-        take(&parts, &mount, &report.kept, &note).await?;
-        self.reached(Point::RevertKept).await;
-        let request = SnapshotRestoreRequest {
-            name: report.restored.clone(),
+        let folder = PathBuf::from(&self.rows.run.path);
+        let waiting = async move {
+            loop {
+                match parts.mounts.occupy(&mount, &folder, who.clone()).await {
+                    Err(error) if patience == Patience::UntilMounted && may_pass(&error) => {
+                        sleep(MOUNT_AGAIN).await;
+                    }
+                    done => return done,
+                }
+            }
+        };
+        match self.unless_cancelled(waiting).await {
+            Ok(occupied) => occupied,
+            // It is over: nobody can.
+            Err(Cancelled) => Err(ApiError::Conflict("the run was cancelled".into())),
+        }
+    }
+
+    /// Restores what the report says. For an undo that is, as long as it is there, what also has the last writes.
+    async fn restore_first(
+        &self,
+        report: &mut RevertReport,
+    ) -> Result<SnapshotRestoreReport, ApiError> {
+        let volume = self.parts.mounts.volume(&self.rows.run.mount)?;
+        let before = self.rows.reverts.iter().rev().filter(|one| one.done);
+        let late = before
+            .clone()
+            .next()
+            .and_then(|last| last.kept_late.clone());
+        let request = |name: &str| SnapshotRestoreRequest {
+            name: name.to_owned(),
             path: self.rows.run.path.clone(),
             ..SnapshotRestoreRequest::default()
         };
-        let restored = parts.mounts.volume(&mount)?.restore(&request).await?;
-        self.reached(Point::RevertRestored).await;
-        report.names = restored.names;
-        // What somebody wrote between the two is in this one too. One that was done again has nothing to restore.
-        if let Some(safety) = restored.safety {
-            report.kept = safety.name;
+        if let Some(late) = late.filter(|_| report.undo) {
+            match volume.restore(&request(&late)).await {
+                Err(ApiError::InvalidRequest(_)) => {}
+                done => {
+                    report.restored = late;
+                    return done;
+                }
+            }
         }
-        drop(occupied);
-        Ok(())
+        volume.restore(&request(&report.restored)).await
     }
 
     /// What the run is when it is not reverted.

@@ -88,7 +88,13 @@ pub(super) async fn perform(attempt: Attempt) -> Ending {
             };
             let value = match found {
                 Json::String(text) => kept(&attempt.mask, text),
-                Json::Bool(_) | Json::Number(_) | Json::Null => found.clone(),
+                // A number can be a secret, too.
+                Json::Number(number)
+                    if attempt.mask.text(&number.to_string()) == number.to_string() =>
+                {
+                    found.clone()
+                }
+                Json::Bool(_) | Json::Null => found.clone(),
                 other => kept(&attempt.mask, &other.to_string()),
             };
             all.insert(name.clone(), value);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 pub(super) use run::{PREFIX as SANDBOX_PREFIX, end as end_sandbox, sandbox_id};
 
@@ -127,6 +127,8 @@ pub(super) struct Attempt {
     /// What that left of it.
     pub(super) found: Option<FoundSandbox>,
     pub(super) place: OutputPlace,
+    /// The right to run a sandbox, for as long as the attempt is under way.
+    pub(super) _sandbox_place: Option<OwnedSemaphorePermit>,
     pub(super) mask: Mask,
     pub(super) tell: mpsc::Sender<Report>,
     pub(super) stop: watch::Receiver<Stop>,

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::output::{Pending, Whole, whole};
@@ -72,10 +71,6 @@ async fn fresh(attempt: &Attempt) -> Ending {
         Ok(order) => order,
         Err(error) => return Ending::of(Outcome::Failed(fault_of(&error))),
     };
-    let place = match place(attempt).await {
-        Ok(place) => place,
-        Err(ending) => return ending,
-    };
     attempt
         .tell(Report::Doing("starts the sandbox".into()))
         .await;
@@ -85,24 +80,7 @@ async fn fresh(attempt: &Attempt) -> Ending {
         Err(error) => return Ending::of(Outcome::Failed(fault_of(&error))),
     };
     attempt.reached(Point::Started).await;
-    let ending = follow(attempt, &sandbox, OutputPlace::default()).await;
-    drop(place);
-    ending
-}
-
-/// The right to be one of the sandboxes of steps that run at the same time.
-pub(super) async fn place(attempt: &Attempt) -> Result<OwnedSemaphorePermit, Ending> {
-    let places = std::sync::Arc::clone(&attempt.parts.places);
-    if let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() {
-        return Ok(place);
-    }
-    attempt
-        .tell(Report::Waits("waits until another step has ended".into()))
-        .await;
-    match attempt.unless_stopped(places.acquire_owned()).await? {
-        Ok(place) => Ok(place),
-        Err(_) => Err(Ending::failed("internal", "there are no places any more")),
-    }
+    follow(attempt, &sandbox, OutputPlace::default()).await
 }
 
 fn ordered(attempt: &Attempt) -> Result<SandboxOrder, crate::error::ApiError> {

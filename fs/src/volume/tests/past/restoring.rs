@@ -205,7 +205,9 @@ impl Run {
             after.node_mut(ino).mtime_ns = engine.getattr(ino).unwrap().mtime_ns;
         }
         self.now.live = after;
-        let heard = self.kernel.heard.lock().pop().unwrap_or_default();
+        let heard = std::mem::take(&mut *self.kernel.heard.lock());
+        // The list of snapshots comes last.
+        let heard = heard.into_iter().next().unwrap_or_default();
         self.was_announced(&before, &heard);
         self.write_late(&mut before);
         match &restored.safety {

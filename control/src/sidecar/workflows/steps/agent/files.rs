@@ -11,6 +11,37 @@ use rustix::fs::{
     CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, ftruncate, openat, openat2,
 };
 
+/// The folder that an agent works in.
+#[derive(Clone, Debug)]
+pub(super) struct Project {
+    /// Where the mount is.
+    pub(super) mountpoint: PathBuf,
+    /// The folder below it; empty: all of it.
+    pub(super) folder: PathBuf,
+}
+
+impl Project {
+    /// As the agent knows it.
+    pub(super) fn path(&self) -> PathBuf {
+        self.mountpoint.join(&self.folder)
+    }
+
+    /// Whoever else works on the mount may have put a link in its place, which leads nowhere.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mountpoint = openat(CWD, &self.mountpoint, flags, Mode::empty())?;
+        if self.folder.as_os_str().is_empty() {
+            return Ok(mountpoint);
+        }
+        let inside = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        let empty = Mode::empty();
+        Ok(openat2(mountpoint, &self.folder, flags, empty, inside)?)
+    }
+}
+
 /// Largest file.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 /// How long the volume may take.
@@ -21,7 +52,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// # Errors
 /// A sentence for the agent.
 pub(super) async fn read(
-    project: PathBuf,
+    project: Project,
     request: ReadTextFileRequest,
     may: bool,
 ) -> Result<String, String> {
@@ -48,7 +79,7 @@ pub(super) async fn read(
 /// # Errors
 /// A sentence for the agent.
 pub(super) async fn write(
-    project: PathBuf,
+    project: Project,
     request: WriteTextFileRequest,
     may: bool,
 ) -> Result<(), String> {
@@ -82,7 +113,7 @@ pub(super) async fn write(
 fn open(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     // A pipe would be waited for; a link out of the project leads nowhere.
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let file = File::from(openat2(root, path, flags, mode, within)?);
     let stat = file.metadata()?;
     match stat.is_file() && stat.len() <= FILE_MAX {
@@ -92,22 +123,18 @@ fn open(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<Fi
 }
 
 async fn apart<T: Send + 'static>(
-    project: PathBuf,
+    project: Project,
     path: PathBuf,
     work: impl FnOnce(&OwnedFd, &Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
     let shown = path.display().to_string();
-    let Ok(below) = path.strip_prefix(&project).map(Path::to_owned) else {
+    let Ok(below) = path.strip_prefix(project.path()).map(Path::to_owned) else {
         return Err(format!(
             "{shown} is not in the project, {}",
-            project.display()
+            project.path().display()
         ));
     };
-    let working = tokio::task::spawn_blocking(move || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, &project, flags, Mode::empty())?;
-        work(&root, &below)
-    });
+    let working = tokio::task::spawn_blocking(move || work(&project.open()?, &below));
     match tokio::time::timeout(DEADLINE, working).await {
         Ok(Ok(Ok(done))) => Ok(done),
         Ok(Ok(Err(error))) => Err(match error.kind() {
@@ -135,10 +162,14 @@ mod tests {
         std::fs::write(project.join("a"), "one\ntwo\nthree\n").unwrap();
         std::os::unix::fs::symlink(&outside, project.join("link")).unwrap();
         std::os::unix::fs::symlink("a", project.join("alias")).unwrap();
-        let get = |path: PathBuf| read(project.clone(), ReadTextFileRequest::new("s", path), true);
+        let inside = Project {
+            mountpoint: dir.path().to_owned(),
+            folder: "project".into(),
+        };
+        let get = |path: PathBuf| read(inside.clone(), ReadTextFileRequest::new("s", path), true);
         let put = |path: PathBuf| {
             write(
-                project.clone(),
+                inside.clone(),
                 WriteTextFileRequest::new("s", path, "new"),
                 true,
             )
@@ -151,7 +182,7 @@ mod tests {
         let some = ReadTextFileRequest::new("s", project.join("a"))
             .line(2)
             .limit(1);
-        assert_eq!(read(project.clone(), some, true).await.unwrap(), "two\n");
+        assert_eq!(read(inside.clone(), some, true).await.unwrap(), "two\n");
         for path in [
             outside.clone(),
             project.join("link"),
@@ -173,8 +204,33 @@ mod tests {
             "new"
         );
         let request = ReadTextFileRequest::new("s", project.join("a"));
-        assert!(read(project.clone(), request, false).await.is_err());
+        assert!(read(inside.clone(), request, false).await.is_err());
         let request = WriteTextFileRequest::new("s", project.join("a"), "x");
-        assert!(write(project.clone(), request, false).await.is_err());
+        assert!(write(inside.clone(), request, false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_project_that_was_replaced_by_a_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let mountpoint = dir.path().join("mount");
+        std::fs::create_dir_all(mountpoint.join("app")).unwrap();
+        std::fs::write(mountpoint.join("app/a"), "inside").unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("a"), "canary").unwrap();
+        let project = Project {
+            mountpoint: mountpoint.clone(),
+            folder: "app".into(),
+        };
+        let path = mountpoint.join("app/a");
+        let get = || read(project.clone(), ReadTextFileRequest::new("s", &path), true);
+        assert_eq!(get().await.unwrap(), "inside");
+        std::fs::rename(mountpoint.join("app"), mountpoint.join("was")).unwrap();
+        std::os::unix::fs::symlink(&outside, mountpoint.join("app")).unwrap();
+        get().await.unwrap_err();
+        let request = WriteTextFileRequest::new("s", &path, "x");
+        write(project.clone(), request, true).await.unwrap_err();
+        let kept = std::fs::read_to_string(outside.join("a")).unwrap();
+        assert_eq!(kept, "canary");
     }
 }

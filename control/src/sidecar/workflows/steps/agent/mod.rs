@@ -28,7 +28,7 @@ use tokio::time::{interval, timeout};
 
 use self::pipe::{Finished, Pipe};
 use self::told::Told;
-use super::run::{end, place, sandbox_id, variables};
+use super::run::{end, sandbox_id, variables};
 use super::{Attempt, Ending, Outcome, Report, Stop, fault, fault_of, kept, stopped};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Sandbox, SandboxOrder};
@@ -72,10 +72,6 @@ pub(super) async fn perform(mut attempt: Attempt, asked: Asked) -> Ending {
         Ok(order) => order,
         Err(error) => return Ending::of(Outcome::Failed(fault_of(&error))),
     };
-    let place = match place(&attempt).await {
-        Ok(place) => place,
-        Err(ending) => return ending,
-    };
     attempt.tell(Report::Doing("starts the agent".into())).await;
     let sandbox = match attempt.parts.sandboxes.start(order).await {
         Ok(sandbox) => sandbox,
@@ -83,7 +79,6 @@ pub(super) async fn perform(mut attempt: Attempt, asked: Asked) -> Ending {
     };
     attempt.reached(Point::Started).await;
     let ending = meet(attempt, asked, &sandbox).await;
-    drop(place);
     Ending {
         sandbox: Some(sandbox),
         ..ending
@@ -247,7 +242,10 @@ async fn converse(
     asked: Asked,
     (outgoing, incoming): (Outgoing, Incoming),
 ) -> Result<StopReason, Trouble> {
-    let project = attempt.mountpoint.join(&attempt.path);
+    let project = files::Project {
+        mountpoint: attempt.mountpoint.clone(),
+        folder: attempt.path.clone().into(),
+    };
     let transport = Lines::new(pipe::sink(outgoing), pipe::stream(incoming));
     let (permissions, files) = (Arc::new(asked.permissions.clone()), asked.files);
     let (on_update, on_ask) = (Arc::clone(&told), Arc::clone(&told));
@@ -302,7 +300,7 @@ async fn converse(
             agent_client_protocol::on_receive_request!(),
         )
         .connect_with(transport, async move |cx: ConnectionTo<Agent>| {
-            Ok(session(&attempt, &cx, &asked, project).await)
+            Ok(session(&attempt, &cx, &asked, project.path()).await)
         })
         .await;
     match result {

@@ -57,7 +57,7 @@ impl Told {
             SessionUpdate::AgentThoughtChunk(chunk) => self.said("thought", &chunk.content).await,
             SessionUpdate::ToolCall(call) => {
                 let more = json!({
-                    "tool": call.tool_call_id, "title": self.shown(&call.title), "kind": call.kind, "status": call.status,
+                    "tool": self.shown(&call.tool_call_id.to_string()), "title": self.shown(&call.title), "kind": call.kind, "status": call.status,
                 });
                 self.event(format!("uses a tool: {}", call.title), data("tool", more))
                     .await;
@@ -70,7 +70,7 @@ impl Told {
                 let title = call.fields.title.unwrap_or_default();
                 let status = json!(status);
                 let named = status.as_str().unwrap_or_default().to_owned();
-                let more = json!({"tool": call.tool_call_id, "title": self.shown(&title), "status": status});
+                let more = json!({"tool": self.shown(&call.tool_call_id.to_string()), "title": self.shown(&title), "status": status});
                 self.event(
                     format!("its tool {} is {named}", call.tool_call_id),
                     data("tool", more),
