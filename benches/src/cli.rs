@@ -65,6 +65,11 @@ pub(crate) enum Command {
         #[arg(long, value_delimiter = ',')]
         kept: Vec<u64>,
     },
+    /// An app as a preview beside the same app run by hand: start, latency, throughput, memory
+    Previews {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Make tables, pages and the figures of the README again from the records of the kept runs
     Report {
         /// Change nothing; fail when something differs

@@ -14,6 +14,7 @@ mod latency;
 mod ops;
 mod peers;
 mod places;
+mod previews;
 mod process;
 mod record;
 mod report;
@@ -80,5 +81,6 @@ fn perform(command: Command) -> Result<()> {
             files,
             kept,
         } => runs::snapshots(&places, &common, files, kept),
+        Command::Previews { common } => runs::previews(&places, &common),
     }
 }

@@ -24,10 +24,17 @@ pub(crate) enum RunKind {
     Ops,
     Cold,
     Snapshots,
+    Previews,
 }
 
 impl RunKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Coding, Self::Ops, Self::Cold, Self::Snapshots];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Coding,
+        Self::Ops,
+        Self::Cold,
+        Self::Snapshots,
+        Self::Previews,
+    ];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -35,6 +42,7 @@ impl RunKind {
             Self::Ops => "ops",
             Self::Cold => "cold",
             Self::Snapshots => "snapshots",
+            Self::Previews => "previews",
         }
     }
 }

@@ -102,15 +102,15 @@ impl Connection {
 
 /// What the head of an answer says.
 #[derive(Debug, PartialEq, Eq)]
-struct Head {
+pub(crate) struct Head {
     /// Its own length.
-    bytes: usize,
-    status: u16,
-    body_bytes: usize,
+    pub(crate) bytes: usize,
+    pub(crate) status: u16,
+    pub(crate) body_bytes: usize,
 }
 
 /// The head of an answer; `None` while there is more to come.
-fn head_of(got: &[u8]) -> Result<Option<Head>> {
+pub(crate) fn head_of(got: &[u8]) -> Result<Option<Head>> {
     let mut lines = [httparse::EMPTY_HEADER; HEAD_LINES];
     let mut answer = httparse::Response::new(&mut lines);
     let wrong = |why: String| Error::Wrong(format!("the volume's answer is no HTTP: {why}"));

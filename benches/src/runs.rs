@@ -20,7 +20,7 @@ use crate::snapshots::{self, Amounts};
 use crate::store::Distance;
 use crate::target::{Ground, LOCAL_DISK, MOUNTPOINT, Target, remove};
 use crate::work::tree_sum;
-use crate::{cold as cold_resume, ops as small_ops, process, report};
+use crate::{cold as cold_resume, ops as small_ops, previews, process, report};
 
 /// Measured unless told otherwise; the first few when it has to be quick.
 const ALL_TARGETS: [&str; 8] = [
@@ -38,6 +38,7 @@ const ROUNDS: (u32, u32) = (5, 2);
 const SNAPSHOT_ROUNDS: (u32, u32) = (2, 1);
 const QUICK_TARGETS: usize = 4;
 const COLD_TARGETS: [&str; 2] = ["weldrfs", "juicefs"];
+const PREVIEW_TARGETS: [&str; 2] = [LOCAL_DISK, "weldrfs_file"];
 const SNAPSHOT_TARGETS: [&str; 4] = [LOCAL_DISK, "weldrfs", "weldrfs_file", "juicefs"];
 /// Files of the trees that snapshots are made of, and snapshots kept, unless told otherwise.
 const TREES: [u64; 1] = [27_000];
@@ -139,6 +140,27 @@ pub(crate) fn cold(
         idle: Duration::from_secs(idle),
     };
     finish(places, common, cold_resume::run(&plan, &resume)?)
+}
+
+/// Previews.
+pub(crate) fn previews(places: &Places, common: &Common) -> Result<()> {
+    let mut plan = plan(places, common, RunKind::Previews)?;
+    let amounts = previews::Amounts {
+        starts: common.or(None, 10, 2),
+        requests: common.or(None, 10_000, 500),
+        bytes: common.or(None, 4 << 30, 64 << 20),
+        apps: common.or(None, 20, 3),
+        limit: common.limit(),
+    };
+    let told = [
+        ("starts", amounts.starts),
+        ("requests", amounts.requests),
+        ("bytes", amounts.bytes),
+        ("apps", amounts.apps),
+    ];
+    plan.settings
+        .extend(told.map(|(name, value)| (name.to_owned(), value.to_string())));
+    finish(places, common, previews::run(&plan, &amounts)?)
 }
 
 /// Snapshots and copies of trees.
@@ -278,6 +300,7 @@ fn targets(common: &Common, kind: RunKind) -> Result<Vec<Target>> {
     let default = match (kind, common.quick) {
         (RunKind::Cold, _) => &COLD_TARGETS[..],
         (RunKind::Snapshots, _) => &SNAPSHOT_TARGETS[..],
+        (RunKind::Previews, _) => &PREVIEW_TARGETS[..],
         (_, true) => &ALL_TARGETS[..QUICK_TARGETS],
         (_, false) => &ALL_TARGETS[..],
     };

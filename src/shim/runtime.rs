@@ -60,6 +60,10 @@ struct Attempt<'a> {
 /// # Errors
 /// What each of them said; and whether it is the order that is at fault.
 pub(super) fn start(order: &SandboxOrder, folder: &Path) -> Result<Running, (String, bool)> {
+    if !rustix::process::geteuid().is_root() {
+        let text = "sandboxes take what only root may do, and root does not run the sidecar";
+        return Err((text.to_owned(), false));
+    }
     let project = root::open_project(order).map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP | libc::EXDEV) => {
             let text =

@@ -1,6 +1,7 @@
 //! [`SandboxHost`] with the processes of this machine: starts shims, finds those of earlier sidecars, and removes what is
 //! left of sandboxes.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
@@ -43,6 +45,8 @@ pub(crate) struct Sandboxes {
     run: PathBuf,
     kept: PathBuf,
     private: Vec<PathBuf>,
+    /// Those that this process has started and not removed.
+    started: Mutex<BTreeSet<String>>,
 }
 
 impl Sandboxes {
@@ -53,7 +57,13 @@ impl Sandboxes {
             run: run_dir.join(FOLDER),
             kept: folder.join(FOLDER),
             private,
+            started: Mutex::default(),
         }
+    }
+
+    /// Whether this process is about to start it: nobody else has a say in it yet.
+    fn starts(&self, sandbox: &Sandbox) -> bool {
+        self.started.lock().contains(&sandbox.id) && !is_noted(sandbox)
     }
 
     fn sandbox(&self, id: &str) -> Sandbox {
@@ -69,27 +79,33 @@ impl Sandboxes {
 
     async fn look_at(&self, sandbox: Sandbox) -> FoundSandbox {
         let deadline = Instant::now() + STARTING;
-        loop {
-            let note: Option<Note> = read(&sandbox.kept.join(NOTE_NAME));
-            let runs = note
-                .as_ref()
-                .is_some_and(|note| is_process(note.shim_pid, note.shim_mark));
-            if let Some(ended) = read(&sandbox.kept.join(ENDED_NAME)) {
-                return FoundSandbox::Ended(sandbox, note, ended);
-            }
-            match note {
-                Some(note) if runs => return FoundSandbox::Running(sandbox, note),
-                // It has not got far enough to write a note.
-                None if Instant::now() < deadline && is_starting(&sandbox).await => {
-                    sleep(POLL).await;
-                }
-                note => {
-                    clear(&sandbox, note.as_ref()).await;
-                    return FoundSandbox::Lost(sandbox, note);
-                }
+        // It may not have got far enough to write a note.
+        while !is_noted(&sandbox) && Instant::now() < deadline && is_starting(&sandbox).await {
+            sleep(POLL).await;
+        }
+        // Read after that: who is gone by now has written what it will.
+        let note: Option<Note> = read(&sandbox.kept.join(NOTE_NAME));
+        let runs = note
+            .as_ref()
+            .is_some_and(|note| is_process(note.shim_pid, note.shim_mark));
+        if let Some(ended) = read(&sandbox.kept.join(ENDED_NAME)) {
+            return FoundSandbox::Ended(sandbox, note, ended);
+        }
+        match note {
+            Some(note) if runs => FoundSandbox::Running(sandbox, note),
+            note => {
+                clear(&sandbox, note.as_ref()).await;
+                FoundSandbox::Lost(sandbox, note)
             }
         }
     }
+}
+
+/// Whether it is written down that it runs, or that it has ended.
+fn is_noted(sandbox: &Sandbox) -> bool {
+    [NOTE_NAME, ENDED_NAME]
+        .iter()
+        .any(|name| sandbox.kept.join(name).exists())
 }
 
 #[async_trait]
@@ -105,6 +121,8 @@ impl SandboxHost for Sandboxes {
             false => folder.clone(),
         };
         let sandbox = Sandbox { id, folder, kept };
+        // Before there is anything of it to be found.
+        self.started.lock().insert(sandbox.id.clone());
         let starting = sandbox.clone();
         let started = tokio::task::spawn_blocking(move || start(&starting, &order)).await;
         let started = started.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -129,7 +147,10 @@ impl SandboxHost for Sandboxes {
         ids.dedup();
         let mut found = Vec::new();
         for id in ids {
-            found.push(self.look_at(self.sandbox(&id)).await);
+            let sandbox = self.sandbox(&id);
+            if !self.starts(&sandbox) {
+                found.push(self.look_at(sandbox).await);
+            }
         }
         Ok(found)
     }
@@ -148,6 +169,7 @@ impl SandboxHost for Sandboxes {
                 tracing::warn!(%error, id = sandbox.id, "a sandbox's folder stays behind");
             }
         }
+        self.started.lock().remove(&sandbox.id);
     }
 
     fn network(&self, note: &Note) -> io::Result<Arc<dyn SandboxNetwork>> {
@@ -324,20 +346,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_this_process_is_about_to_start_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(&dir.path().join("run"), &dir.path().join("s"), Vec::new());
+        let folder = dir.path().join("run/sandboxes/preview-3");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(ORDER_NAME), "{}").unwrap();
+        sandboxes.started.lock().insert("preview-3".into());
+        assert_eq!(sandboxes.found().await.unwrap(), []);
+        assert!(folder.join(ORDER_NAME).exists());
+        // Once it has ended it is found as any other.
+        std::fs::write(folder.join(ENDED_NAME), r#"{"status":0}"#).unwrap();
+        assert_eq!(sandboxes.found().await.unwrap().len(), 1);
+        sandboxes.remove(&sandboxes.sandbox("preview-3")).await;
+        assert!(sandboxes.started.lock().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_shim_that_is_starting_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let sandboxes = Sandboxes::new(&dir.path().join("run"), &dir.path().join("s"), Vec::new());
         let folder = dir.path().join("run/sandboxes/preview-2");
         std::fs::create_dir_all(&folder).unwrap();
         // It has its order, and no socket yet; what tells it is how it was started.
-        let late = r#"sleep 1; echo '{"failure":"late"}' >"$1/new"; mv "$1/new" "$1/ended.json""#;
+        let late = r#"rm "$1/order"; sleep 1; echo '{"failure":"late"}' >"$1/new"; mv "$1/new" "$1/ended.json""#;
         std::fs::write(dir.path().join("shim"), late).unwrap();
+        let order = folder.join("order");
+        std::fs::write(&order, "").unwrap();
         let mut shim = Command::new("sh")
             .arg("shim")
             .arg(&folder)
             .current_dir(dir.path())
             .spawn()
             .unwrap();
+        for _ in 0..1000 {
+            if !order.exists() {
+                break;
+            }
+            sleep(POLL).await;
+        }
         let found = sandboxes.found().await.unwrap();
         shim.wait().unwrap();
         assert!(

@@ -19,6 +19,7 @@ mod killed;
 mod load;
 mod monitoring;
 mod mounts;
+mod page;
 mod preview_attacks;
 mod preview_failures;
 mod previews;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::sidecar::Sidecar;
-use crate::support::{Answer, require_fuse, until};
+use crate::previews::{node_project, ready, sidecar, stop_all};
+use crate::support::{Answer, until};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/monitoring")
@@ -50,13 +50,15 @@ fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
 
 #[test]
 fn dashboard_and_alerts_name_only_figures_that_there_are() {
-    require_fuse();
-    let sidecar = Sidecar::start();
-    sidecar.mount("project");
+    // With an app that runs, whose figures are there as long as it does.
+    let sidecar = sidecar();
+    node_project(&sidecar, "");
+    ready(&sidecar, &json!({"mount": "project"}));
     let mut text = String::new();
-    until("the mount has said how it is", || {
+    until("the mount and the app have said how they are", || {
         text = sidecar.ask("GET", "/metrics", "").body;
         text.contains("weldrfs_mount_inodes{mount=\"project\"}")
+            && text.contains("weldrfs_preview_memory_bytes{mount=\"project\",path=\"\"}")
     });
     let there = exported(&text);
     let dashboard = read("weldrfs-dashboard.json");
@@ -86,9 +88,7 @@ fn dashboard_and_alerts_name_only_figures_that_there_are() {
         .filter(|name| !name.ends_with("_sum") && !name.ends_with("_count"))
         .collect();
     assert_eq!(hidden, [&""; 0], "these are on no panel");
-    sidecar
-        .ask("POST", "/mounts/unmount", r#"{"name":"project"}"#)
-        .success();
+    stop_all(&sidecar);
 }
 
 #[test]

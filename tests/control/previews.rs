@@ -416,8 +416,9 @@ fn an_app_outlives_a_killed_sidecar_and_the_next_one_takes_it_back() {
     until("it is reached again", || {
         fetch(port(&preview), "/") == "before /"
     });
-    let log = lines(&sidecar, &preview);
-    assert!(log.contains(&"listening for before".into()), "{log:?}");
+    until("its log is read again", || {
+        lines(&sidecar, &preview).contains(&"listening for before".into())
+    });
     until("the mount is in use again", || {
         sidecar
             .ask("POST", "/mounts/unmount", r#"{"name":"project"}"#)

@@ -88,6 +88,9 @@ fn explained(kind: RunKind) -> &'static str {
             "Each cell: median (least to most) of the rounds, and × how many times as long as on ext4 by the medians."
         }
         RunKind::Cold => "Each cell: median (least to most) of the rounds.",
+        RunKind::Previews => {
+            "Each cell: median (least to most) of the rounds, and × how many times as long as by hand on ext4."
+        }
         RunKind::Snapshots => sized::explained(Detail::Spread),
     }
 }
@@ -135,8 +138,13 @@ pub(crate) fn short(run: &Run) -> String {
         let _ = write!(out, "{explained}\n\n{}\n", tables.trim_end());
         return out;
     }
-    if run.kind == RunKind::Cold {
-        heading(&mut out, "cold resume", &names);
+    let medians = match run.kind {
+        RunKind::Cold => Some("cold resume"),
+        RunKind::Previews => Some("an app"),
+        RunKind::Coding | RunKind::Ops | RunKind::Snapshots => None,
+    };
+    if let Some(title) = medians {
+        heading(&mut out, title, &names);
         for step in &run.steps {
             let cells = names.iter().map(|t| median_cell(run, t, step));
             row(&mut out, &labelled(step), cells);

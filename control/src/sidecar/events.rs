@@ -222,7 +222,7 @@ mod tests {
             Some(0),
             EventFilter {
                 mount: Some("b".into()),
-                run: None,
+                ..EventFilter::default()
             },
         );
         assert_eq!(next(&mut all).await, [1]);
@@ -237,6 +237,42 @@ mod tests {
         let mut future = log.listen(Some(1_000_000), EventFilter::default());
         log.add(kinds::MOUNTED, None, "fourth".into()).await;
         assert_eq!(next(&mut future).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn events_about_one_preview_are_those_that_begin_with_its_id() {
+        let (log, _dir) = log().await;
+        for (kind, text) in [
+            (kinds::PREVIEW_READY, "preview-1-1 on a answers"),
+            (kinds::PREVIEW_READY, "preview-1-12 on a answers"),
+            (kinds::PREVIEW_FAILED, "preview-1-2 failed: preview-1-1 did"),
+            (
+                kinds::EXEC_STARTED,
+                "preview-1-1 is what a command is called",
+            ),
+            (kinds::PREVIEW_STOPPED, "preview-1-1 has ended"),
+        ] {
+            log.add(kind, Some("a"), text.into()).await;
+        }
+        for (preview, expected) in [("preview-1-1", vec![1, 5]), ("preview-1-12", vec![2])] {
+            let about = EventFilter {
+                mount: Some("a".into()),
+                preview: Some(preview.into()),
+                ..EventFilter::default()
+            };
+            assert_eq!(next(&mut log.listen(Some(0), about)).await, expected);
+        }
+        let nobody = EventFilter {
+            preview: Some("*".into()),
+            ..EventFilter::default()
+        };
+        assert!(
+            log.listen(Some(0), nobody)
+                .ready()
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::mounts::View;
 use super::previews::Preview;
+use super::store::BranchRow;
 use super::types::MountState;
 use super::workflows::RunState;
 use crate::error::ApiError;
@@ -279,6 +280,7 @@ impl Metrics {
         &self,
         views: &[View],
         previews: &[Preview],
+        branches: &[BranchRow],
         now: &Now,
     ) -> Result<String, ApiError> {
         self.listeners
@@ -289,6 +291,7 @@ impl Metrics {
             .and_then(|()| encode_registry(&mut text, &of_mounts(views, now.mounts_max)))
             .and_then(|()| encode_registry(&mut text, &of_previews(previews)))
             .and_then(|()| encode_registry(&mut text, &of_workflows(&now.runs)))
+            .and_then(|()| encode_registry(&mut text, &of_branches(views, branches)))
             .and_then(|()| encode_eof(&mut text));
         written.map(|()| text).map_err(|error| {
             tracing::error!(%error, "the metrics cannot be written");
@@ -443,6 +446,33 @@ fn of_previews(previews: &[Preview]) -> Registry {
         }
         registry.register(name, help, of);
     }
+    registry
+}
+
+/// The branches of each mount, as they are written down: nothing is asked of the mounts.
+fn of_branches(views: &[View], rows: &[BranchRow]) -> Registry {
+    let mut registry = Registry::with_prefix("weldrfs");
+    let (all, dropped) = (
+        Family::<OfMount, Gauge>::default(),
+        Family::<OfMount, Gauge>::default(),
+    );
+    for view in views {
+        let mount = &view.mount.name;
+        let of_mount = || rows.iter().filter(|row| row.mount == *mount);
+        let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
+        let labels = OfMount {
+            mount: mount.clone(),
+        };
+        all.get_or_create(&labels).set(count(of_mount().count()));
+        let gone = of_mount().filter(|row| row.dropped_ms.is_some()).count();
+        dropped.get_or_create(&labels).set(count(gone));
+    }
+    registry.register("branches", "Branches of a mount", all);
+    registry.register(
+        "branches_dropped",
+        "Branches that gave their local copies back for want of space",
+        dropped,
+    );
     registry
 }
 

@@ -30,6 +30,8 @@ struct EventQuery {
     #[serde(default)]
     mount: Option<String>,
     #[serde(default)]
+    preview: Option<String>,
+    #[serde(default)]
     run: Option<String>,
     #[serde(default)]
     after: Option<i64>,
@@ -44,6 +46,7 @@ struct EventQuery {
     get, path = "/events", tag = "events", operation_id = "events",
     params(
         ("mount" = Option<String>, Query, description = "Only those about this mount"),
+        ("preview" = Option<String>, Query, description = "Only those about this preview"),
         ("run" = Option<String>, Query, description = "Only those about this run of a workflow"),
         ("after" = Option<i64>, Query, description = "Number of the last event that was seen", minimum = 0),
         ("Last-Event-ID" = Option<i64>, Header, description = "The same; wins over `after`"),
@@ -59,7 +62,12 @@ pub(in crate::sidecar) async fn events(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
-    let EventQuery { mount, run, after } = query(&uri)?;
+    let EventQuery {
+        mount,
+        preview,
+        run,
+        after,
+    } = query(&uri)?;
     let after = match headers.get(LAST_EVENT_ID) {
         None => after,
         Some(value) => Some(number(value.to_str().unwrap_or_default())?),
@@ -73,7 +81,14 @@ pub(in crate::sidecar) async fn events(
         ApiError::LimitReached(format!("{STREAMS_MAX} listen already; close some of them"))
     })?;
     let listening = Listening {
-        listener: app.events.listen(after, EventFilter { mount, run }),
+        listener: app.events.listen(
+            after,
+            EventFilter {
+                mount,
+                preview,
+                run,
+            },
+        ),
         ready: Vec::new().into_iter(),
         stop: app.stop.clone(),
         ended: false,

@@ -81,9 +81,11 @@ pub(in crate::sidecar) async fn metrics(State(app): State<App>) -> Result<Respon
         listeners: STREAMS_MAX.saturating_sub(app.streams.available_permits()),
         database_works: app.store.trouble().await.is_none(),
     };
+    // That the database fails is a figure itself.
+    let branches = app.store.branches().await.unwrap_or_default();
     let text = app
         .metrics
-        .text(&app.mounts.views(), &app.previews.list(), &now)?;
+        .text(&app.mounts.views(), &app.previews.list(), &branches, &now)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

@@ -81,6 +81,7 @@ function mountButtons(name) {
       const branch = prompt("What is the branch called?");
       return branch ? ask("POST", "/branches", { mount: name, name: branch }) : null;
     }],
+    ["Preview", () => ask("POST", "/previews/start", { mount: name })],
     ["Sync", () => ask("POST", `/mounts/${part(name)}/sync`, {})],
     ["Unmount", () => confirm(`Unmount ${name}?`) ? ask("POST", "/mounts/unmount", { name }) : null],
   ];
@@ -108,6 +109,18 @@ function branchButtons(branch) {
   ];
 }
 
+function previewButtons(preview) {
+  const buttons = [["Log", async () => {
+    const { lines } = await ask("GET", `/previews/${part(preview.id)}/logs?lines=30`);
+    alert(lines.map((line) => line.text).join("\n") || "It has written nothing.");
+  }]];
+  if (preview.state === "ready") buttons.push(["Open", () => { open(preview.url, "_blank", "noopener"); }]);
+  if (!["stopped", "failed"].includes(preview.state)) {
+    buttons.push(["Stop", () => ask("POST", "/previews/stop", { id: preview.id })]);
+  }
+  return buttons;
+}
+
 async function show() {
   const health = await ask("GET", "/health");
   const reasons = Object.values(health.parts).map((one) => one.reason).filter(Boolean);
@@ -117,7 +130,8 @@ async function show() {
   const snapshots = await Promise.all(mounts.map((mount) => mount.state === "mounted"
     ? ask("GET", `/mounts/${part(mount.name)}/snapshots`).catch(() => ({ snapshots: [] })) : { snapshots: [] }));
   const { branches } = await ask("GET", "/branches");
-  for (const table of ["mounts", "snapshots", "branches"]) clear(table);
+  const { previews } = await ask("GET", "/previews");
+  for (const table of ["mounts", "previews", "snapshots", "branches"]) clear(table);
   mounts.forEach((mount, at) => {
     row("mounts", [mount.name, mount.error ? `${mount.state}: ${mount.error}` : mount.state, mount.path, mount.source,
       behind(details[at])], mountButtons(mount.name));
@@ -125,12 +139,17 @@ async function show() {
       row("snapshots", [mount.name, one.name, time(one.made_ms), one.note], snapshotButtons(mount.name, one.name));
     }
   });
+  for (const one of previews) {
+    const state = [one.state, one.ended ? one.ended.reason : "", one.trouble || ""].filter(Boolean).join("; ");
+    row("previews", [one.path ? `${one.mount}:${one.path}` : one.mount, state, one.command, one.url], previewButtons(one));
+  }
   for (const one of branches) {
     const of = one.project === null ? "not known" : one.project || "all of it";
     const state = [one.state, ...one.in_use, one.dropped ? "not on the local disk" : ""].filter(Boolean).join("; ");
     row("branches", [one.id, state, of, time(one.used_ms), one.folder], branchButtons(one));
   }
   if (!mounts.length) empty("mounts", "Nothing is mounted.");
+  if (!previews.length) empty("previews", "No app was started.");
   if (!$("snapshots").tBodies[0].rows.length) empty("snapshots", "There are no snapshots.");
   if (!branches.length) empty("branches", "There are no branches.");
 }

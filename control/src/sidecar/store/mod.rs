@@ -116,6 +116,7 @@ pub(super) struct NewEvent {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct EventFilter {
     pub(super) mount: Option<String>,
+    pub(super) preview: Option<String>,
     pub(super) run: Option<String>,
 }
 
@@ -262,7 +263,7 @@ impl Store {
         .await
     }
 
-    /// At most `most` events after number `after` that `about` lets through.
+    /// At most `most` events after number `after` that `about` lets through. What is said of a preview begins with its id.
     pub(super) async fn events_after(
         &self,
         after: i64,
@@ -272,9 +273,10 @@ impl Store {
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT id, at_ms, kind, mount, message, run, step, data FROM event
-                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) AND (?3 IS NULL OR run = ?3) ORDER BY id LIMIT ?4",
+                 WHERE id > ?1 AND (?2 IS NULL OR mount = ?2) AND (?3 IS NULL OR run = ?3)
+                 AND (?5 IS NULL OR (kind GLOB 'preview.*' AND instr(message, ?5 || ' ') = 1)) ORDER BY id LIMIT ?4",
             )?;
-            let rows = statement.query_map(params![after, about.mount, about.run, most], event)?;
+            let rows = statement.query_map(params![after, about.mount, about.run, most, about.preview], event)?;
             rows.collect()
         })
         .await

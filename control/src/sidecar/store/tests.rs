@@ -95,7 +95,7 @@ async fn events_are_read_on_from_any_number_and_old_ones_go() {
     );
     let about_odd = EventFilter {
         mount: Some("odd".into()),
-        run: None,
+        ..EventFilter::default()
     };
     assert_eq!(
         ids(store.events_after(0, about_odd, 2).await.unwrap()),

@@ -272,6 +272,7 @@ impl Rig {
         let about = EventFilter {
             mount: None,
             run: Some(run.to_owned()),
+            ..EventFilter::default()
         };
         self.store.events_after(0, about, 10_000).await.unwrap()
     }
