@@ -75,8 +75,10 @@ def git_verify(folder, log):
         for commit in history[len(acknowledged):]:
             log.add(commit)
         git(folder, "reset", "-q", "--hard", "HEAD")
-        if git(folder, "status", "--porcelain"):
-            sys.exit("git status is not clean after reset --hard")
+        # A file that was made and not added yet is nobody's: only the first commits make any.
+        said = [line for line in git(folder, "status", "--porcelain").splitlines() if not line.startswith("?? file-")]
+        if said:
+            sys.exit(f"git status is not clean after reset --hard: {said[:10]}")
     elif os.path.exists(os.path.join(folder, ".git")):
         # Killed before the first commit was acknowledged: start over.
         subprocess.run(["rm", "-rf", os.path.join(folder, ".git")], check=True)

@@ -435,6 +435,17 @@ impl Store {
         done.await.expect("the test's database works");
     }
 
+    /// Forgets the snapshot after a step.
+    #[cfg(test)]
+    pub(in crate::sidecar) async fn forget_step_snapshot(&self, run: &str, step: &str) {
+        let (run, step) = (run.to_owned(), step.to_owned());
+        let done = self.run(move |open| {
+            let sql = "UPDATE step SET snapshot = NULL WHERE run = ?1 AND name = ?2";
+            open.db.execute(sql, [&run, &step]).map(drop)
+        });
+        done.await.expect("the test's database works");
+    }
+
     /// Forgets the snapshots of a run: they are gone.
     ///
     /// # Errors

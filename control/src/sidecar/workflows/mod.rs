@@ -278,7 +278,12 @@ impl Workflows {
         if is_new {
             parts.events.wake(event);
             parts.points.reached(Point::Triggered).await;
-            self.wake(&run.id, None, Left::default())?;
+            // It is in the project from now on; one that has to wait for its turn goes in then.
+            let mut left = Left::default();
+            if workflow.definition.concurrency.is_none() {
+                left.inside = parts.projects.enter(&project_of(&run, false)).ok();
+            }
+            self.wake(&run.id, None, left)?;
         }
         self.summary(&run.id).await
     }

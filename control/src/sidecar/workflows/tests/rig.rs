@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::super::points::{Point, Points};
 use super::super::types::{RunDetails, RunState, RunSummary, StepReport, TriggerRequest};
@@ -66,6 +66,8 @@ pub(super) struct Rig {
     pub(super) ender: Arc<Ender>,
     pub(super) workflows: Option<Workflows>,
     pub(super) stuck_after_ms: u64,
+    /// How many sandboxes of steps there may be at a time.
+    pub(super) places: usize,
     pub(super) previews: Option<Arc<Previews>>,
     ports: PreviewPorts,
     stop_previews: watch::Sender<bool>,
@@ -125,6 +127,7 @@ impl Rig {
             ender: Arc::default(),
             workflows: None,
             stuck_after_ms: 60_000,
+            places: SandboxSettings::example().execs_max,
             previews: None,
             ports: ports(),
             stop_previews: watch::Sender::new(false),
@@ -172,6 +175,7 @@ impl Rig {
             self.ender.clone(),
         );
         parts.stuck_after_ms = self.stuck_after_ms;
+        parts.places = Arc::new(Semaphore::new(self.places));
         self.workflows = Some(Workflows::start(parts).await.unwrap());
     }
 

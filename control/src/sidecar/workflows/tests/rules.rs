@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::types::{RevertRequest, RunState, StepRequest, StepState};
+use super::super::points::Point;
+use super::super::types::{RevertRequest, RunDetails, RunState, StepRequest, StepState};
 use super::rig::{Counter, Rig, is, step};
 use crate::error::ApiError;
 use crate::sandbox::{SandboxHost, SandboxOrder};
@@ -231,7 +232,7 @@ async fn a_hanging_step_shows_what_it_does_when_it_ends_and_that_it_is_stuck() {
     rig.stuck_after_ms = 200;
     rig.start().await;
     let run = rig
-        .trigger("steps:\n  - {name: a, run: say hello; hang, timeout: 1h}\n")
+        .trigger("steps:\n  - {name: a, run: hang, timeout: 1h}\n")
         .await
         .unwrap()
         .run;
@@ -696,6 +697,96 @@ async fn a_run_that_fails_may_revert_by_itself() {
     assert_eq!(done.run.error.as_ref().unwrap().code, "exit_status");
     let kept = &done.reverts[0].kept;
     assert_eq!(tree.lock().contents[kept], "one");
+}
+
+/// The next one would begin with what the last one broke, and lose its own work to the revert.
+#[tokio::test]
+async fn the_next_run_begins_once_the_last_one_is_reverted_whatever_happens_meanwhile() {
+    let mut rig = Rig::new().await;
+    let tree = rig.host.tree("file:///srv/m");
+    tree.lock().present = "before".into();
+    rig.end_at(Point::RevertBegun, 1);
+    let fails =
+        "concurrency: 1\non_failure: revert\nsteps:\n  - {name: a, run: write one; exit 1}\n";
+    let first = rig.trigger(fails).await.unwrap().run;
+    let next = "concurrency: 1\nsteps:\n  - {name: a, run: write two}\n";
+    let next = rig.trigger(next).await.unwrap().run;
+    let mut hit = rig.ender.hit.subscribe();
+    hit.wait_for(|hit| *hit).await.unwrap();
+    is(&rig.show(&next).await, RunState::Queued);
+    rig.kill().await;
+    // The mount comes back later than the sidecar.
+    let host = rig.host.clone();
+    let held = host.gate.lock().await;
+    host.end(rig.project().to_str().unwrap(), Ending::Died);
+    let mounts = rig.mounts.clone();
+    until("it is not mounted", || mounts.volume("m").is_err()).await;
+    rig.start().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(tree.lock().present, "one");
+    drop(held);
+    is(&rig.over(&first).await, RunState::Reverted);
+    is(&rig.over(&next).await, RunState::Succeeded);
+    assert_eq!(tree.lock().present, "two");
+    let before = rig.show(&next).await.run;
+    let shown = tree.lock().contents[&format!("run-{}", before.run)].clone();
+    assert_eq!(shown, "before");
+}
+
+#[tokio::test]
+async fn waiting_for_a_place_takes_no_time_of_a_step() {
+    let mut rig = Rig::new().await;
+    rig.kill().await;
+    rig.places = 1;
+    rig.start().await;
+    let long = "steps:\n  - {name: a, run: effect in; sleep 900}\n";
+    let long = rig.trigger(long).await.unwrap().run;
+    let effects = || rig.sandboxes.effects();
+    until("it runs", || effects() == ["in"]).await;
+    let short = "steps:\n  - {name: a, run: effect a, timeout: 500ms}\n";
+    let short = rig.trigger(short).await.unwrap().run;
+    let waits = |shown: &RunDetails| {
+        step(shown, "a").doing.as_deref() == Some("waits until another step has ended")
+    };
+    let shown = rig.until(&short, "it waits", waits).await;
+    assert_eq!(step(&shown, "a").attempt, 0);
+    is(&rig.over(&long).await, RunState::Succeeded);
+    is(&rig.over(&short).await, RunState::Succeeded);
+}
+
+#[tokio::test]
+async fn the_time_of_a_run_ends_it_with_all_its_attempts_and_steps() {
+    let rig = Rig::new().await;
+    let done = rig
+        .done(
+            "timeout: 300ms\nsteps:\n  - {name: a, run: exit 1, retry: {attempts: 9, backoff: 1h, max_backoff: 1h}}\n  \
+             - {name: b, if: failure(), wait: {for: 1h}}\n  - {name: c, if: always(), run: effect c}\n",
+        )
+        .await;
+    is(&done, RunState::Failed);
+    assert_eq!(step(&done, "a").attempt, 1);
+    assert_eq!(step(&done, "b").error.as_ref().unwrap().code, "timed_out");
+    assert_eq!(step(&done, "c").state, StepState::Skipped);
+    assert!(rig.sandboxes.effects().is_empty());
+}
+
+/// What is before a step is what the one before it left, or it is not known.
+#[tokio::test]
+async fn a_revert_to_before_a_step_takes_no_older_snapshot_for_it() {
+    let rig = Rig::new().await;
+    let done = rig
+        .done("steps:\n  - {name: a, run: write one}\n  - {name: b, run: write two}\n")
+        .await;
+    let tree = rig.host.tree("file:///srv/m");
+    rig.store.forget_step_snapshot(&done.run.run, "a").await;
+    let request = |step: &str| RevertRequest {
+        run: done.run.run.clone(),
+        step: Some(step.to_owned()),
+        undo: false,
+    };
+    let refused = rig.all().revert(request("b"), None).await.unwrap_err();
+    assert_eq!(refused.code(), "conflict");
+    assert_eq!(tree.lock().present, "two");
 }
 
 #[tokio::test]
