@@ -38,6 +38,15 @@ const MOUNT_AGAIN: Duration = Duration::from_millis(500);
 /// How long a run whose definition gives it no time waits for what it needs.
 const NO_END: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How long a mount that does not run is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Somebody waits for the answer.
+    None,
+    /// Nobody does, and it has to be done.
+    UntilMounted,
+}
+
 /// Somebody cancelled the run: what was waited for is of no use any more.
 struct Cancelled;
 
@@ -448,30 +457,43 @@ impl RunLoop {
             Ok(inside) => self.inside = Some(inside),
             Err(_) => return Ok(Err(out_of_time("waited for a revert of the project"))),
         }
-        let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
         let who = format!("run {} of {}", self.rows.run.id, self.rows.run.workflow);
-        let folder = PathBuf::from(&self.rows.run.path);
-        let entering = async move {
-            loop {
-                match parts.mounts.occupy(&mount, &folder, who.clone()).await {
-                    Ok(occupied) => return Ok(occupied),
-                    Err(error) if may_pass(&error) => sleep(MOUNT_AGAIN).await,
-                    Err(ApiError::NotFound(_)) => {
-                        return Err(fault(
-                            "mount_gone",
-                            format!("the mount {mount} is not there any more"),
-                        ));
-                    }
-                    Err(error) => return Err(fault_of(&error)),
-                }
-            }
-        };
-        let time = self.time_left(workflow);
-        let entering = async move { timeout(time, entering).await };
+        let entering = timeout(
+            self.time_left(workflow),
+            self.mount(who, Patience::UntilMounted),
+        );
         Ok(match self.unless_cancelled(entering).await? {
-            Ok(entered) => entered.map(|occupied| self.occupied = Some(occupied)),
+            Ok(Ok(occupied)) => {
+                self.occupied = Some(occupied);
+                Ok(())
+            }
+            Ok(Err(ApiError::NotFound(_))) => Err(fault(
+                "mount_gone",
+                format!("the mount {} is not there any more", self.rows.run.mount),
+            )),
+            Ok(Err(error)) => Err(fault_of(&error)),
             Err(_) => Err(out_of_time("waited for the mount")),
         })
+    }
+
+    /// The mount, held for `who`; once it is there, if that is waited for.
+    fn mount(
+        &self,
+        who: String,
+        patience: Patience,
+    ) -> impl Future<Output = Result<Occupied, ApiError>> + use<> {
+        let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
+        let folder = PathBuf::from(&self.rows.run.path);
+        async move {
+            loop {
+                match parts.mounts.occupy(&mount, &folder, who.clone()).await {
+                    Err(error) if patience == Patience::UntilMounted && may_pass(&error) => {
+                        sleep(MOUNT_AGAIN).await;
+                    }
+                    done => return done,
+                }
+            }
+        }
     }
 
     async fn first_snapshot(&mut self) -> Result<Result<(), Fault>, Cancelled> {

@@ -1,32 +1,21 @@
 //! What is done with a run that is over: giving back what it used, trying again, skipping, reverting.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Cancelled, MOUNT_AGAIN, RunLoop, WRITE_AGAIN};
+use super::{Patience, RunLoop, WRITE_AGAIN};
 use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
 use crate::sidecar::events::kinds;
-use crate::sidecar::mounts::Occupied;
 use crate::sidecar::store::RunChange;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
-use crate::sidecar::workflows::snapshots::{OWNER, may_pass, take};
+use crate::sidecar::workflows::snapshots::{OWNER, take};
 use crate::sidecar::workflows::steps::{end_sandbox, fault_of, give_back_preview};
 use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
 use crate::volume::{SnapshotRestoreReport, SnapshotRestoreRequest};
-
-/// How long a revert waits for its mount.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// Somebody waits for the answer.
-    None,
-    /// Nobody does, and it has to be done.
-    UntilMounted,
-}
 
 fn in_the_way(run: &str) -> String {
     format!("run {run} goes on in this project; cancel it first, or wait for its end")
@@ -302,7 +291,13 @@ impl RunLoop {
         // Others that went on in it would lose their work. This run itself is not in the way.
         let alone = parts.projects.enter(&self.project(true));
         let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
-        let occupied = self.occupy(patience).await?;
+        let who = format!("the revert of run {}", self.rows.run.id);
+        let mounted = self.mount(who, patience);
+        let Ok(occupied) = self.unless_cancelled(mounted).await else {
+            // It is over: nobody can.
+            return Err(ApiError::Conflict("the run was cancelled".into()));
+        };
+        let occupied = occupied?;
         let note = format!("before revert {} of run {}", report.number, report.run);
         take(&parts, &mount, (&report.kept, OWNER), &note).await?;
         self.reached(Point::RevertKept).await;
@@ -314,39 +309,14 @@ impl RunLoop {
         Ok(())
     }
 
-    /// The mount, once it is there.
-    async fn occupy(&mut self, patience: Patience) -> Result<Occupied, ApiError> {
-        let (parts, mount) = (Arc::clone(&self.parts), self.rows.run.mount.clone());
-        let who = format!("the revert of run {}", self.rows.run.id);
-        let folder = PathBuf::from(&self.rows.run.path);
-        let waiting = async move {
-            loop {
-                match parts.mounts.occupy(&mount, &folder, who.clone()).await {
-                    Err(error) if patience == Patience::UntilMounted && may_pass(&error) => {
-                        sleep(MOUNT_AGAIN).await;
-                    }
-                    done => return done,
-                }
-            }
-        };
-        match self.unless_cancelled(waiting).await {
-            Ok(occupied) => occupied,
-            // It is over: nobody can.
-            Err(Cancelled) => Err(ApiError::Conflict("the run was cancelled".into())),
-        }
-    }
-
     /// Restores what the report says. For an undo that is, as long as it is there, what also has the last writes.
     async fn restore_first(
         &self,
         report: &mut RevertReport,
     ) -> Result<SnapshotRestoreReport, ApiError> {
         let volume = self.parts.mounts.volume(&self.rows.run.mount)?;
-        let before = self.rows.reverts.iter().rev().filter(|one| one.done);
-        let late = before
-            .clone()
-            .next()
-            .and_then(|last| last.kept_late.clone());
+        let last = self.rows.reverts.iter().rev().find(|one| one.done);
+        let late = last.and_then(|last| last.kept_late.clone());
         let request = |name: &str| SnapshotRestoreRequest {
             name: name.to_owned(),
             path: self.rows.run.path.clone(),
