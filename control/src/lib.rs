@@ -19,7 +19,7 @@ pub use sandbox::{
     ORDER_NAME, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, OUTPUT_NAME, OutputStream, PATH_VARIABLE,
     ProjectFolder, SANDBOX_HOME, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, SANDBOX_USER,
     SHIM_SOCKET, Sandbox, SandboxHost, SandboxNetwork, SandboxOrder, SandboxUse, Secrets, Seen,
-    Told, cgroup_path, is_sandbox_id, oci_config, read_chunk, write_head,
+    Told, cgroup_path, is_sandbox_id, oci_config, open_folder, read_chunk, write_head,
 };
 pub use sidecar::{
     AllowedHost, AttemptReport, AuthSettings, BRANCHES_FOLDER, BlockingControlClient, Branch,

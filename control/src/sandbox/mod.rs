@@ -5,6 +5,7 @@
 //! how one talks with the shim that keeps it ([`Sandbox`]). It starts no process: [`SandboxHost`] does.
 
 mod attachment;
+mod folder;
 mod host;
 mod oci;
 mod order;
@@ -13,6 +14,7 @@ mod protocol;
 mod seccomp;
 
 pub use attachment::{Attachment, Sandbox, Seen};
+pub use folder::open_folder;
 pub use host::{FoundSandbox, ProjectFolder, SandboxHost, SandboxNetwork, SandboxUse};
 pub use oci::{
     Ground, Identity, SANDBOX_INIT, SANDBOX_OWNER, SANDBOX_ROOT, cgroup_path, oci_config,

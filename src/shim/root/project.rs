@@ -3,8 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use weldrfs_control::{Identity, SandboxOrder};
+use weldrfs_control::{Identity, SandboxOrder, open_folder};
 
 use super::mounts::{Attributes, copy};
 
@@ -13,22 +12,7 @@ use super::mounts::{Attributes, copy};
 /// # Errors
 /// What the operating system says; a link on the way is ELOOP.
 pub(in crate::shim) fn open_project(order: &SandboxOrder) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mountpoint = rustix::fs::open(&order.mountpoint, flags, Mode::empty())?;
-    if order.folder.as_os_str().is_empty() {
-        return Ok(mountpoint);
-    }
-    let inside = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    Ok(openat2(
-        &mountpoint,
-        &order.folder,
-        flags,
-        Mode::empty(),
-        inside,
-    )?)
+    open_folder(&order.mountpoint, &order.folder)
 }
 
 /// A copy of the mount from the project's folder on, to be put into a root. With `owners` its owner is shown as

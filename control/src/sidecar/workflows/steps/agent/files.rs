@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_client_protocol::v1::schema::{ReadTextFileRequest, WriteTextFileRequest};
-use rustix::fs::{
-    CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, ftruncate, openat, openat2,
-};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, ftruncate, openat2};
+
+use crate::sandbox::open_folder;
 
 /// The folder that an agent works in.
 #[derive(Clone, Debug)]
@@ -24,21 +24,6 @@ impl Project {
     /// As the agent knows it.
     pub(super) fn path(&self) -> PathBuf {
         self.mountpoint.join(&self.folder)
-    }
-
-    /// Whoever else works on the mount may have put a link in its place, which leads nowhere.
-    fn open(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mountpoint = openat(CWD, &self.mountpoint, flags, Mode::empty())?;
-        if self.folder.as_os_str().is_empty() {
-            return Ok(mountpoint);
-        }
-        let inside = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
-        let empty = Mode::empty();
-        Ok(openat2(mountpoint, &self.folder, flags, empty, inside)?)
     }
 }
 
@@ -134,7 +119,9 @@ async fn apart<T: Send + 'static>(
             project.path().display()
         ));
     };
-    let working = tokio::task::spawn_blocking(move || work(&project.open()?, &below));
+    let working = tokio::task::spawn_blocking(move || {
+        work(&open_folder(&project.mountpoint, &project.folder)?, &below)
+    });
     match tokio::time::timeout(DEADLINE, working).await {
         Ok(Ok(Ok(done))) => Ok(done),
         Ok(Ok(Err(error))) => Err(match error.kind() {
