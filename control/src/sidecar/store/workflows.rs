@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::{NewEvent, Store, insert_event, unsigned};
 use crate::error::ApiError;
+use crate::sidecar::events::kinds;
 use crate::sidecar::workflows::{AttemptReport, Fault, RevertReport, RunState, StepState};
 
 /// Most runs that are over and kept, and how long they are.
@@ -263,6 +264,25 @@ impl Store {
                 steps,
                 reverts,
             }))
+        })
+        .await
+    }
+
+    /// Bytes of the events that tell what the programs of a run said.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn said_by(&self, id: &str) -> Result<u64, ApiError> {
+        let id = id.to_owned();
+        self.look(move |open| {
+            open.db
+                .prepare_cached(
+                    "SELECT coalesce(sum(octet_length(message) + coalesce(octet_length(data), 0)), 0) FROM event
+                     WHERE run = ?1 AND kind IN (?2, ?3)",
+                )?
+                .query_row(params![id, kinds::STEP_OUTPUT, kinds::STEP_AGENT], |row| {
+                    Ok(unsigned(row.get(0)?))
+                })
         })
         .await
     }

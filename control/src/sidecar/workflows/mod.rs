@@ -60,6 +60,8 @@ pub use types::{
 
 /// How long nothing may be heard of a step before it counts as stuck.
 pub(super) const STUCK_AFTER_MS: u64 = 60_000;
+/// Most bytes that are told of what the programs of a run say.
+const SAID_MAX: u64 = 8 * 1024 * 1024;
 /// Most runs in one answer, and how many when nothing is said.
 pub(super) const LIST_MAX: u32 = 200;
 pub(super) const LIST: u32 = 50;
@@ -81,6 +83,8 @@ pub(super) struct Parts {
     pub(super) points: Arc<dyn Points>,
     pub(super) metrics: WorkflowMetrics,
     pub(super) stuck_after_ms: u64,
+    /// Most bytes that are told of what the programs of a run say.
+    said_max: u64,
     /// For sandboxes of steps.
     places: Arc<Semaphore>,
     /// For the removal of snapshots.
@@ -117,6 +121,7 @@ impl Parts {
             points,
             metrics: WorkflowMetrics::new(),
             stuck_after_ms: STUCK_AFTER_MS,
+            said_max: SAID_MAX,
             web: Web::default(),
             projects: Projects::default(),
             registry: Registry::default(),

@@ -59,6 +59,8 @@ pub(super) struct RunLoop {
     /// What an earlier sidecar left of the attempt that was under way.
     found: Option<FoundSandbox>,
     mask: Mask,
+    /// Bytes that were told of what its programs say; unknown of what an earlier sidecar told.
+    said: Option<u64>,
     occupied: Option<Occupied>,
     /// Among runs that may not go on at the same time. Kept until what it used is given back.
     turn: Option<Turn>,
@@ -96,6 +98,7 @@ pub(super) async fn work(
     };
     let workflow = understood(&parts, &rows).await;
     let mask = mask(&parts, workflow.as_ref().ok());
+    let said = rows.run.started_ms.is_none().then_some(0);
     let mut run_loop = RunLoop {
         parts,
         rows,
@@ -103,6 +106,7 @@ pub(super) async fn work(
         inbox,
         found: left.found,
         mask,
+        said,
         occupied: None,
         turn: left.turn,
         inside: left.inside,

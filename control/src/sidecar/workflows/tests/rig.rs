@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::super::points::{Point, Points};
 use super::super::types::{RunDetails, RunState, RunSummary, StepReport, TriggerRequest};
-use super::super::{Parts, Workflows};
+use super::super::{Parts, SAID_MAX, Workflows};
 use crate::error::ApiError;
 use crate::sidecar::events::EventLog;
 use crate::sidecar::host::WallClock;
@@ -66,6 +66,7 @@ pub(super) struct Rig {
     pub(super) ender: Arc<Ender>,
     pub(super) workflows: Option<Workflows>,
     pub(super) stuck_after_ms: u64,
+    pub(super) said_max: u64,
     /// How many sandboxes of steps there may be at a time.
     pub(super) places: usize,
     pub(super) previews: Option<Arc<Previews>>,
@@ -127,6 +128,7 @@ impl Rig {
             ender: Arc::default(),
             workflows: None,
             stuck_after_ms: 60_000,
+            said_max: SAID_MAX,
             places: SandboxSettings::example().execs_max,
             previews: None,
             ports: ports(),
@@ -175,6 +177,7 @@ impl Rig {
             self.ender.clone(),
         );
         parts.stuck_after_ms = self.stuck_after_ms;
+        parts.said_max = self.said_max;
         parts.places = Arc::new(Semaphore::new(self.places));
         self.workflows = Some(Workflows::start(parts).await.unwrap());
     }
