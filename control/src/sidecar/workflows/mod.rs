@@ -43,7 +43,7 @@ use super::names;
 use super::previews::Previews;
 use super::sandboxing::SandboxSettings;
 use super::secret_folder::SecretFolder;
-use super::store::{NewEvent, RunFilter, RunRow, RunRows, StepRow, Store};
+use super::store::{NewEvent, RevertRow, RunFilter, RunRow, RunRows, StepRow, Store};
 use super::types::{HealthStatus, PartHealth};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Sandbox, SandboxHost};
@@ -397,12 +397,18 @@ impl Workflows {
         attempt: Option<Attempt>,
     ) -> Result<RevertReport, ApiError> {
         let rows = self.rows(&request.run).await?;
-        if let Some(same) = done_before(&rows, &request, attempt.as_ref()) {
+        let origin = attempt.map(|attempt| attempt.id);
+        if let Some(same) = done_before(&rows, origin.as_deref()) {
             return Ok(same);
         }
         let RevertRequest { run, step, undo } = request;
-        self.ask(&run, |reply| Message::Revert { step, undo, reply })
-            .await
+        self.ask(&run, |reply| Message::Revert {
+            step,
+            undo,
+            origin,
+            reply,
+        })
+        .await
     }
 
     /// What changed between the snapshots around a step, or from before the first step to after the last.
@@ -467,18 +473,12 @@ impl Workflows {
     }
 }
 
-/// The revert that this request asked for before, if it was done or begun by an earlier sidecar.
-fn done_before(
-    rows: &RunRows,
-    request: &RevertRequest,
-    attempt: Option<&Attempt>,
-) -> Option<RevertReport> {
-    if !attempt.is_some_and(|attempt| attempt.is_again) {
-        return None;
-    }
-    let last = rows.reverts.last()?;
-    let same = last.undo == request.undo && last.step == request.step && last.error.is_none();
-    same.then(|| last.clone())
+/// The revert that this request asked for before, if it was done or begun by an earlier sidecar. One that failed is tried
+/// again.
+fn done_before(rows: &RunRows, origin: Option<&str>) -> Option<RevertReport> {
+    let same = |row: &&RevertRow| row.origin.is_some() && row.origin.as_deref() == origin;
+    let last = rows.reverts.iter().rev().find(same)?;
+    last.report.error.is_none().then(|| last.report.clone())
 }
 
 fn sandbox_of(found: &FoundSandbox) -> &Sandbox {
@@ -495,7 +495,7 @@ fn had(parts: &Parts, rows: &RunRows) -> Left {
     let is_reverting = rows
         .reverts
         .last()
-        .is_some_and(|last| !last.done && last.error.is_none());
+        .is_some_and(|last| !last.report.done && last.report.error.is_none());
     let mut left = Left::default();
     if run.state != RunState::Queued || is_reverting {
         left.turn = Some(parts.registry.has_turn(group_of(run), run.seq));

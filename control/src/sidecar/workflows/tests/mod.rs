@@ -4,5 +4,6 @@ mod agents;
 mod bounds;
 mod kills;
 mod previews;
+mod reverts;
 mod rig;
 mod rules;

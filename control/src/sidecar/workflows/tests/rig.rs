@@ -151,6 +151,12 @@ impl Rig {
 
     /// The next sidecar, that ends nowhere.
     pub(super) async fn start(&mut self) {
+        self.start_previews().await;
+        self.start_workflows().await;
+    }
+
+    /// The one half of it.
+    pub(super) async fn start_previews(&mut self) {
         self.ender = Arc::default();
         self.stop_previews = watch::Sender::new(false);
         let previews = Previews::take_back(previews::Parts {
@@ -165,8 +171,12 @@ impl Rig {
             allowed: Arc::new([]),
             stop: self.stop_previews.subscribe(),
         });
-        let previews = Arc::new(previews.await.unwrap());
-        self.previews = Some(Arc::clone(&previews));
+        self.previews = Some(Arc::new(previews.await.unwrap()));
+    }
+
+    /// And the other one.
+    pub(super) async fn start_workflows(&mut self) {
+        let previews = Arc::clone(self.previews.as_ref().expect("they were started"));
         let mut parts = Parts::new(
             (self.store.clone(), self.events.clone()),
             (self.mounts.clone(), previews),
