@@ -223,6 +223,12 @@ fn the_sidecar_and_its_clients_are_understood() {
             ..
         }
     ));
+    assert!(matches!(
+        parsed("weldrfs events --mount m --run r --preview p"),
+        Invocation::Events { request, .. }
+            if (request.mount.as_deref(), request.run.as_deref(), request.preview.as_deref())
+                == (Some("m"), Some("r"), Some("p"))
+    ));
     for line in [
         "weldrfs workflows",
         "weldrfs workflows trigger m",
