@@ -223,7 +223,20 @@ fn the_sidecar_and_its_clients_are_understood() {
             ..
         }
     ));
+    assert!(matches!(
+        parsed("weldrfs integrations install m:app postgresql better-auth -i postgresql.database=a=b -f"),
+        Invocation::Integrations {
+            request: commands::integrations::Request::Install { place, names, inputs, follow: true },
+            as_json: false,
+            ..
+        } if place == ("m".into(), Some("app".into())) && names == ["postgresql", "better-auth"]
+            && inputs == [("postgresql".into(), "database".into(), "a=b".into())]
+    ));
     for line in [
+        "weldrfs integrations",
+        "weldrfs integrations install m",
+        "weldrfs integrations install m a -i b=1",
+        "weldrfs integrations show",
         "weldrfs workflows",
         "weldrfs workflows trigger m",
         "weldrfs workflows trigger m build -i a",
