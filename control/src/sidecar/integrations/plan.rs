@@ -9,7 +9,7 @@ use super::dotenv;
 use super::state::{Installed, State, sha256};
 use super::work::{NewFile, NewVariable, Work};
 use crate::error::ApiError;
-use crate::sidecar::workflows::{Given, INSTALL, INSTALL_MAX, Manifest};
+use crate::sidecar::workflows::{Given, INSTALL, INSTALL_MAX, Manifest, works_of};
 
 /// Most steps of a run, those for files, packages and the note among them.
 const STEPS_MAX: usize = 100;
@@ -130,7 +130,9 @@ pub(super) fn plan(
     };
     // No name of a step of a manifest is without a "_" here.
     let mut steps = Vec::new();
+    let mut written = Vec::new();
     if !work.files.is_empty() || !work.variables.is_empty() {
+        written.push(work.clone());
         steps.push(json!({"name": "files", "install": work}));
     }
     if !packages.is_empty() {
@@ -147,6 +149,7 @@ pub(super) fn plan(
         steps.extend(given.steps());
     }
     steps.push(json!({"name": "note", "install": note}));
+    written.push(note);
     if steps.len() > STEPS_MAX {
         return Err(ApiError::InvalidRequest(format!(
             "they have {} steps together, and a run has {STEPS_MAX} at most",
@@ -160,8 +163,15 @@ pub(super) fn plan(
             "their files have more than {INSTALL_MAX} bytes together; install them one after the other"
         )));
     }
+    let name = format!("{INSTALL}{}", names.join(","));
+    let kept = works_of(&name, &definition)?;
+    if !kept.iter().eq(written.iter()) {
+        return Err(ApiError::InvalidRequest(
+            "their files have characters that the definition of a run does not keep".into(),
+        ));
+    }
     Ok(Plan {
-        name: format!("{INSTALL}{}", names.join(",")),
+        name,
         definition,
         inputs,
         work,

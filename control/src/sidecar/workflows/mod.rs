@@ -52,7 +52,7 @@ use crate::volume::DiffRequest;
 #[cfg(test)]
 pub(in crate::sidecar) use definition::hash as definition_hash;
 pub(super) use definition::{
-    FILE_MAX, Given, INSTALL, INSTALL_MAX, Manifest, doubled, is_integration,
+    FILE_MAX, Given, INSTALL, INSTALL_MAX, Manifest, doubled, is_integration, works_of,
 };
 pub use definition::{integration_schema_text, schema_text};
 pub(super) use points::Usual;

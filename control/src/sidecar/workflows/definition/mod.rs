@@ -13,6 +13,7 @@ use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
+use crate::sidecar::integrations::Work;
 
 use self::check::Problem;
 pub(super) use check::{Kind, Planned};
@@ -65,6 +66,19 @@ impl Workflow {
         let steps = check::check(&definition).map_err(|problem| invalid(&what, problem))?;
         Ok(Self { definition, steps })
     }
+}
+
+/// What the steps of a run write that installs integrations, as the run will read it.
+///
+/// # Errors
+/// [`ApiError::InvalidRequest`] when it cannot be followed.
+pub(in crate::sidecar) fn works_of(name: &str, text: &str) -> Result<Vec<Work>, ApiError> {
+    let steps = Workflow::read(name, text)?.steps.into_iter();
+    let works = steps.filter_map(|step| match step.kind {
+        Kind::Install(work) => Some(work),
+        _ => None,
+    });
+    Ok(works.collect())
 }
 
 /// Whether a run of this workflow installs integrations: it is all or nothing, and alone in its project.

@@ -12,7 +12,7 @@ database.on('error', (error) => console.error(`database: ${error.message}`))
 
 export const options = {
   database,
-  basePath: '${{ inputs.base_path }}',
+  basePath: process.env.BETTER_AUTH_BASE_PATH || '/api/auth',
   // What users reach the app at, when that is not where it is asked at.
   ...(process.env.BETTER_AUTH_URL ? { baseURL: process.env.BETTER_AUTH_URL } : {}),
   secret: process.env.BETTER_AUTH_SECRET,
