@@ -14,6 +14,9 @@ pub(super) struct EventsArgs {
     /// Only what is about this mount
     #[arg(long, value_name = "NAME")]
     mount: Option<String>,
+    /// Only what is about the preview with this id
+    #[arg(long, value_name = "ID")]
+    preview: Option<String>,
     /// Only what is about this run of a workflow
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
@@ -29,6 +32,7 @@ impl From<EventsArgs> for Invocation {
         Self::Events {
             request: events::Request {
                 mount: args.mount,
+                preview: args.preview,
                 run: args.run,
                 after: args.after,
                 as_json: args.json.json,

@@ -232,6 +232,12 @@ fn the_sidecar_and_its_clients_are_understood() {
         } if place == ("m".into(), Some("app".into())) && names == ["postgresql", "better-auth"]
             && inputs == [("postgresql".into(), "database".into(), "a=b".into())]
     ));
+    assert!(matches!(
+        parsed("weldrfs events --mount m --run r --preview p"),
+        Invocation::Events { request, .. }
+            if (request.mount.as_deref(), request.run.as_deref(), request.preview.as_deref())
+                == (Some("m"), Some("r"), Some("p"))
+    ));
     for line in [
         "weldrfs integrations",
         "weldrfs integrations install m",

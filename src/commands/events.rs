@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use weldrfs_control::Event;
+use weldrfs_control::{Event, EventsWanted};
 
 use super::{api_failure, control};
 use crate::environment::Environment;
@@ -14,6 +14,7 @@ use crate::moment;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) mount: Option<String>,
+    pub(crate) preview: Option<String>,
     pub(crate) run: Option<String>,
     pub(crate) after: Option<i64>,
     pub(crate) as_json: bool,
@@ -27,8 +28,12 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let client = control::client(socket, environment)?;
     let mut reader_is_gone = false;
-    let (mount, run) = (request.mount.as_deref(), request.run.as_deref());
-    let followed = client.events(request.after, mount, run, None, |event| {
+    let wanted = EventsWanted {
+        mount: request.mount.as_deref(),
+        preview: request.preview.as_deref(),
+        run: request.run.as_deref(),
+    };
+    let followed = client.events(request.after, wanted, None, |event| {
         let mut stdout = std::io::stdout().lock();
         let written =
             writeln!(stdout, "{}", line(&event, request.as_json)).and_then(|()| stdout.flush());

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use weldrfs_control::{
-    ApiError, BlockingControlClient, DifferenceKind, Event, RevertReport, RevertRequest,
-    RunDetails, RunState, RunSummary, StepReport, StepRequest, TriggerRequest,
+    ApiError, BlockingControlClient, DifferenceKind, Event, EventsWanted, RevertReport,
+    RevertRequest, RunDetails, RunState, RunSummary, StepReport, StepRequest, TriggerRequest,
 };
 
 use super::{api_failure, control, patch};
@@ -278,10 +278,14 @@ pub(super) fn follow(
     let since = shown.started.unwrap_or_else(now_ms);
     // The events of one that is over are there already, or not kept any more.
     let quiet = before.is_over().then_some(QUIET);
+    let wanted = EventsWanted {
+        run: Some(run),
+        ..EventsWanted::default()
+    };
     let mut end = None;
     let mut reader_is_gone = false;
     client
-        .events(Some(0), None, Some(run), quiet, |event| {
+        .events(Some(0), wanted, quiet, |event| {
             let shown = match as_json {
                 // Text and numbers, which JSON can hold.
                 true => serde_json::to_string(&event).unwrap_or_default() + "\n",

@@ -19,8 +19,19 @@ fn rclone() -> PathBuf {
     }
 }
 
-/// rclone's server with a bucket `other-bucket`; returns where it is.
-fn rclone_serves(place: &Place) -> (Child, String) {
+/// A server that ends with its test, also with one that fails: whoever reads this program's output waits for all who can
+/// write to it.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// rclone's server with a bucket `other-bucket`, and where it is. What it says is in the file `rclone.log` of the place.
+fn rclone_serves(place: &Place) -> (Server, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -28,15 +39,21 @@ fn rclone_serves(place: &Place) -> (Child, String) {
         .port();
     std::fs::create_dir_all(place.path("s/other-bucket")).unwrap();
     let address = format!("127.0.0.1:{port}");
-    let server = Command::new(rclone())
+    let mut server = Command::new(rclone());
+    server
         .args(["serve", "s3", "--addr", &address])
         .args(["--auth-key", "KEY,SECRET", "--vfs-cache-mode", "full"])
         .arg(place.path("s"))
+        .arg("--log-file")
+        .arg(place.path("rclone.log"))
         .env("XDG_CACHE_HOME", place.path("rclone-cache"))
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let server = server
         .spawn()
         .expect("this test needs the program rclone: scripts/dev setup installs it");
+    let server = Server(server);
     until("rclone answers", || {
         std::net::TcpStream::connect(&address).is_ok()
     });
@@ -65,7 +82,7 @@ fn there_and_back(place: &Place, source: &str, options: &str, run: impl Fn(&[&st
 fn another_server_serves_as_well() {
     require_fuse();
     let place = Place::new();
-    let (mut server, endpoint) = rclone_serves(&place);
+    let (_server, endpoint) = rclone_serves(&place);
     let options = format!("endpoint={endpoint},access_key_id=KEY,secret_access_key=SECRET");
     let source = "s3://other-bucket";
     place
@@ -76,8 +93,6 @@ fn another_server_serves_as_well() {
         );
     let options = format!("{options},conditional_writes=off");
     there_and_back(&place, source, &options, |arguments| place.run(arguments));
-    server.kill().unwrap();
-    server.wait().unwrap();
 }
 
 /// The same on a real store: AWS, Tigris or any other, below a prefix of its own that is emptied afterwards. A second

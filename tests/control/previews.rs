@@ -1,10 +1,11 @@
 //! Previews: apps that start, are reached at ports of the machine, fail in every way, and outlive the sidecar.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
 use crate::exec::{Alone, left_behind, sidecar_with, unmount};
@@ -214,6 +215,8 @@ fn by_the_command_line_from_nothing_to_stopped() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let list = sidecar.ask("GET", "/previews", "").success();
+    let preview = id(&list["previews"][0]).to_owned();
     let stopped = sidecar.run(&["previews", "stop", "project:app"]).success();
     assert!(stopped.stdout.contains("is stopped"), "{stopped:?}");
     // It ends with the app.
@@ -222,6 +225,9 @@ fn by_the_command_line_from_nothing_to_stopped() {
     out.read_to_string(&mut followed).unwrap();
     assert!(following.wait().unwrap().success());
     assert!(followed.contains("listening for hi"), "{followed}");
+    let told = kinds_about(&sidecar, &preview);
+    let kinds = ["starting", "ready", "stopping", "stopped"];
+    assert_eq!(told, kinds.map(|kind| format!("preview.{kind}")));
     let failed = sidecar.run(&[
         "previews",
         "start",
@@ -237,6 +243,28 @@ fn by_the_command_line_from_nothing_to_stopped() {
         "{failed:?}"
     );
     stop_all(&sidecar);
+}
+
+/// The kinds of the events about a preview, as the command line follows them, until it has stopped.
+fn kinds_about(sidecar: &Sidecar, preview: &str) -> Vec<String> {
+    let mut following = sidecar
+        .command()
+        .args(["events", "--after", "0", "--json", "--preview", preview])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut kinds = Vec::new();
+    for line in lines {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        kinds.push(event["kind"].as_str().unwrap().to_owned());
+        if kinds.last().is_some_and(|kind| kind == "preview.stopped") {
+            break;
+        }
+    }
+    following.kill().unwrap();
+    following.wait().unwrap();
+    kinds
 }
 
 #[test]
@@ -413,9 +441,7 @@ fn an_app_outlives_a_killed_sidecar_and_the_next_one_takes_it_back() {
     sidecar.start_again();
     let back = reach(&sidecar, id(&preview), "ready");
     assert_eq!(port(&back), port(&preview));
-    until("it is reached again", || {
-        fetch(port(&preview), "/") == "before /"
-    });
+    assert_eq!(fetch(port(&preview), "/"), "before /");
     until("its log is read again", || {
         lines(&sidecar, &preview).contains(&"listening for before".into())
     });
@@ -431,6 +457,54 @@ fn an_app_outlives_a_killed_sidecar_and_the_next_one_takes_it_back() {
     reach(&sidecar, id(&preview), "ready");
     stop(&sidecar, &preview);
     stop_all(&sidecar);
+}
+
+#[test]
+fn whenever_one_that_was_taken_back_is_said_to_be_ready_it_is_reached() {
+    let mut sidecar = sidecar();
+    node_project(&sidecar, "");
+    let preview = ready(&sidecar, &json!({"mount": "project"}));
+    let path = format!("/previews/{}", id(&preview));
+    for round in 0..12 {
+        match round % 2 {
+            0 => sidecar.kill(),
+            _ => sidecar.stop(),
+        }
+        // Asked from before it is there until it has been there for a while.
+        let asking = std::thread::spawn({
+            let (socket, path, port) = (sidecar.socket(), path.clone(), port(&preview));
+            move || {
+                let mut tries = 0;
+                let deadline = std::time::Instant::now() + PATIENCE;
+                while tries < 50 {
+                    assert!(std::time::Instant::now() < deadline, "it is never ready");
+                    if ask_for_state(&socket, &path).as_deref() == Some("ready") {
+                        tries += 1;
+                        let said = fetch(port, "/");
+                        assert_eq!(said, "hello /", "round {round}, try {tries}");
+                    }
+                }
+            }
+        });
+        sidecar.start_again();
+        if let Err(panic) = asking.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    stop(&sidecar, &preview);
+    stop_all(&sidecar);
+}
+
+/// The state of a preview, if anybody answers.
+fn ask_for_state(socket: &std::path::Path, path: &str) -> Option<String> {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let preview: Value = serde_json::from_str(body).ok()?;
+    preview["state"].as_str().map(str::to_owned)
 }
 
 #[test]
@@ -573,10 +647,40 @@ require('net').createServer({allowHalfOpen: true}, (socket) => {
 }
 
 #[test]
-fn as_many_run_as_there_are_ports_and_one_more_is_refused() {
-    let sidecar = sidecar();
+fn twenty_run_at_once_on_3000_to_3019_and_one_more_is_refused() {
+    // Where nobody else can have one of these ports.
+    in_a_network_of_its_own(|| {
+        for port in 3000..3020 {
+            let free = TcpListener::bind(("127.0.0.1", port));
+            assert!(free.is_ok(), "something else has port {port}: {free:?}");
+        }
+        twenty_and_one_more();
+    });
+}
+
+/// Runs `work` on a thread whose network, and that of all programs that it starts, has nothing but a loopback.
+fn in_a_network_of_its_own(work: impl FnOnce() + Send + 'static) {
+    let apart = std::thread::spawn(move || {
+        // SAFETY: the network of this thread alone; no descriptor is taken from anybody.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+            .expect("this test needs network namespaces of its own (CAP_SYS_ADMIN)");
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .output();
+        let up = up.expect("this test needs ip: apt-get install iproute2");
+        assert!(up.status.success(), "{up:?}");
+        work();
+    });
+    if let Err(panic) = apart.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn twenty_and_one_more() {
+    // Its ports are the usual ones.
+    let sidecar = sidecar_with(&[]);
     // Somebody else has one of them.
-    let foreign = TcpListener::bind(("127.0.0.1", first_port() + 5)).unwrap();
+    let foreign = TcpListener::bind(("127.0.0.1", 3005)).unwrap();
     let body = |number: u16| {
         write(
             &sidecar,
@@ -586,7 +690,7 @@ fn as_many_run_as_there_are_ports_and_one_more_is_refused() {
         json!({"mount": "project", "path": format!("p{number}"), "limits": {"memory_mb": 64}})
     };
     let mut given = body(50);
-    given["host_port"] = json!(first_port() + 5);
+    given["host_port"] = json!(3005);
     let message = sidecar
         .ask("POST", "/previews/start", &given.to_string())
         .refused(409, "conflict");
@@ -603,11 +707,15 @@ fn as_many_run_as_there_are_ports_and_one_more_is_refused() {
     let message = sidecar
         .ask("POST", "/previews/start", &body(52).to_string())
         .refused(409, "limit_reached");
-    assert!(message.contains("20 previews run"), "{message}");
+    let told = "20 previews run, as many as there are ports (3000 to 3019)";
+    assert!(message.contains(told), "{message}");
     for (number, preview) in all.iter().enumerate() {
         reach(&sidecar, id(preview), "ready");
         assert_eq!(fetch(port(preview), "/"), format!("page {number}"));
     }
+    let mut ports: Vec<u16> = all.iter().map(port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, (3000..3020).collect::<Vec<_>>());
     // A port is free again once its app has ended.
     stop(&sidecar, &all[7]);
     let again = ready(&sidecar, &body(53));

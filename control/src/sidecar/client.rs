@@ -26,6 +26,17 @@ use crate::error::ApiError;
 use crate::volume::{SNAPSHOT_DEADLINE, SYNC_DEADLINE_DEFAULT, SnapshotInfo, SnapshotList};
 use crate::wire::Exchange;
 
+/// Which events are followed; all when nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventsWanted<'w> {
+    /// Only those about this mount.
+    pub mount: Option<&'w str>,
+    /// Only those about the preview with this id.
+    pub preview: Option<&'w str>,
+    /// Only those about this run.
+    pub run: Option<&'w str>,
+}
+
 /// How long an answer may take that needs no mount.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a mount or unmount may take; longer than the sidecar's own limit, so that its message wins.
@@ -263,21 +274,24 @@ impl BlockingControlClient {
         self.runtime.block_on(asking)
     }
 
-    /// Hands every event about `mount` and `run`, or all, to `each`, until that says stop or the sidecar ends. Begins after
-    /// event `after`, or now. Ends too when nothing comes for as long as `quiet` says.
+    /// Hands every event that is wanted to `each`, until that says stop or the sidecar ends. Begins after event `after`, or
+    /// now. Ends too when nothing comes for as long as `quiet` says.
     ///
     /// # Errors
     /// As [`BlockingControlClient::mounts`]; also when the sidecar breaks off.
     pub fn events(
         &self,
         after: Option<i64>,
-        mount: Option<&str>,
-        run: Option<&str>,
+        wanted: EventsWanted<'_>,
         quiet: Option<Duration>,
         mut each: impl FnMut(Event) -> bool,
     ) -> Result<(), ApiError> {
         let headers = after.map(|after| ("last-event-id", after.to_string()));
-        let filters = [("mount", mount), ("run", run)];
+        let filters = [
+            ("mount", wanted.mount),
+            ("preview", wanted.preview),
+            ("run", wanted.run),
+        ];
         let filters = filters
             .iter()
             .filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));

@@ -42,7 +42,7 @@ pub use branches::{
     FOLDER as BRANCHES_FOLDER,
 };
 pub use budget::{Budget, Fixed, Machine};
-pub use client::BlockingControlClient;
+pub use client::{BlockingControlClient, EventsWanted};
 pub use exec::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest, output_bytes};
 pub use host::{CheckedOrder, Clock, Ending, FoundMount, MountHost, MountOrder, WallClock};
 pub use integrations::{

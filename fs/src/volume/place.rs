@@ -184,11 +184,14 @@ async fn kept_conditions(store: &dyn ObjectStore, body: Bytes) -> Result<(), Unk
         store.put(MARKER_KEY, body.clone(), PutCondition::IfAbsent),
         store.put(MARKER_KEY, body.clone(), other),
     );
-    for outcome in [absent, other] {
-        match outcome {
-            Err(StoreError::PreconditionFailed { .. }) => {}
-            Err(error) => return Err(Unkept::Store(error)),
-            Ok(_) => return Err(Unkept::Ignored),
+    // One that was taken says it all, whatever became of the other: a store that takes both at once may stumble over that.
+    if absent.is_ok() || other.is_ok() {
+        return Err(Unkept::Ignored);
+    }
+    for refused in [absent.err(), other.err()].into_iter().flatten() {
+        match refused {
+            StoreError::PreconditionFailed { .. } => {}
+            error => return Err(Unkept::Store(error)),
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use weldrfs_blockstore::{
 use weldrfs_meta::ROOT_INO;
 
 use super::head::{HEAD_KEY, Head};
+use super::layout::MARKER_KEY;
 use crate::clock::{Clock, ManualClock};
 
 mod automatic;
@@ -927,10 +928,17 @@ fn a_store_that_ignores_conditions_is_refused_and_written_to_without_any_when_to
     let machine = Machine::new();
     let store = faulty();
     machine.open_in(&store, "here").unwrap().close().unwrap();
-    for key in ["if-absent", "if-match"] {
+    for (key, stumbles) in [
+        ("if-absent", false),
+        ("if-absent", true),
+        ("if-match", false),
+        ("if-match", true),
+    ] {
         let ignoring = Arc::new(Forgetful {
             inner: Arc::clone(&store),
             ignores: key,
+            stumbles: AtomicBool::new(stumbles),
+            fallen: AtomicBool::new(false),
         });
         let config = |trust_store| VolumeConfig {
             source: Source::Own(Arc::clone(&ignoring) as Arc<dyn ObjectStore>),
@@ -940,10 +948,12 @@ fn a_store_that_ignores_conditions_is_refused_and_written_to_without_any_when_to
         let refused = Volume::open(config(false), machine.runtime.handle().clone());
         assert!(
             matches!(refused, Err(OpenError::IgnoresConditions(_))),
-            "{key}"
+            "{key} {stumbles}: {refused:?}"
         );
+        assert_eq!(ignoring.fallen.swap(false, Ordering::Relaxed), stumbles);
+        ignoring.stumbles.store(false, Ordering::Relaxed);
         let volume = Volume::open(config(true), machine.runtime.handle().clone()).unwrap();
-        file(&volume, key);
+        file(&volume, &format!("{key}-{stumbles}"));
         volume.sync(LONG).unwrap();
         volume.close().unwrap();
     }
@@ -954,6 +964,10 @@ fn a_store_that_ignores_conditions_is_refused_and_written_to_without_any_when_to
 struct Forgetful {
     inner: Arc<FaultStore>,
     ignores: &'static str,
+    /// Whether it fails over the other kind, as one does that cannot take two puts of a key at once, and from then on
+    /// cannot read that key.
+    stumbles: AtomicBool,
+    fallen: AtomicBool,
 }
 
 #[async_trait::async_trait]
@@ -963,6 +977,11 @@ impl ObjectStore for Forgetful {
         key: &str,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<Object, StoreError> {
+        if key == MARKER_KEY && self.fallen.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable {
+                what: format!("get {key}: the answer broke off"),
+            });
+        }
         self.inner.get(key, range).await
     }
 
@@ -971,6 +990,14 @@ impl ObjectStore for Forgetful {
         let cond = match (&cond, self.ignores) {
             (PutCondition::IfAbsent, "if-absent") | (PutCondition::IfMatch(_), "if-match") => {
                 PutCondition::Always
+            }
+            (PutCondition::IfAbsent | PutCondition::IfMatch(_), _)
+                if key == MARKER_KEY && self.stumbles.load(Ordering::Relaxed) =>
+            {
+                self.fallen.store(true, Ordering::Relaxed);
+                return Err(StoreError::Unavailable {
+                    what: format!("put {key}: it is being put"),
+                });
             }
             _ => cond,
         };

@@ -116,11 +116,11 @@ pub(super) struct Forward {
 }
 
 impl Forward {
-    /// Takes a port of the machine; nothing is behind it yet.
+    /// Takes a port of the machine; `inside` is behind it from the first connection on.
     ///
     /// # Errors
     /// What the operating system says, such as that another program has it.
-    pub(super) fn listen(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn listen(address: SocketAddr, inside: Option<Inside>) -> io::Result<Self> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -129,7 +129,7 @@ impl Forward {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG)?;
-        let inside = Arc::new(Mutex::new(None));
+        let inside = Arc::new(Mutex::new(inside));
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&inside), Arc::clone(&slots)));
         Ok(Self {
@@ -250,11 +250,11 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let forward = Forward::listen(address).unwrap();
-        forward.lead_to(Some(Inside {
+        let inside = Inside {
             network: Arc::new(Plain),
             port,
-        }));
+        };
+        let forward = Forward::listen(address, Some(inside)).unwrap();
         (forward, address)
     }
 
@@ -305,10 +305,10 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_taken_once_and_free_again_when_it_is_dropped() {
         let (forward, address) = forward_to(1).await;
-        assert!(Forward::listen(address).is_err());
+        assert!(Forward::listen(address, None).is_err());
         drop(forward);
         for _ in 0..100 {
-            if Forward::listen(address).is_ok() {
+            if Forward::listen(address, None).is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -109,7 +109,7 @@ impl Previews {
         });
         if !is_host {
             let address = SocketAddr::new(parts.ports.address, host_port);
-            match Forward::listen(address) {
+            match Forward::listen(address, None) {
                 Ok(forward) => shared.open_port(forward),
                 // It was free a moment ago.
                 Err(_) => shared.port_is_taken(),

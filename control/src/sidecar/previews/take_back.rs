@@ -68,7 +68,7 @@ impl Previews {
     }
 
     pub(super) fn keep_again(&self, wanted: Wanted, found: Option<FoundSandbox>) {
-        let (shared, keeper, commands) = self.keeper(&wanted, |wanted| {
+        let (shared, mut keeper, commands) = self.keeper(&wanted, |wanted| {
             let policy = wanted.request.restart;
             let mut life = match (&found, wanted.state) {
                 // It was never started, and is now.
@@ -87,9 +87,10 @@ impl Previews {
             }
             (true, _) => {}
             (false, Some(FoundSandbox::Running(sandbox, note))) => {
-                // Before anybody is answered.
+                // Before anybody is answered, who may hear that it is ready.
+                keeper.takes(sandbox.clone(), note);
                 keeper.listen();
-                tokio::spawn(keeper.adopt(sandbox, note, commands));
+                tokio::spawn(keeper.adopt(sandbox, commands));
             }
             (false, Some(FoundSandbox::Ended(sandbox, _, ended))) => {
                 tokio::spawn(keeper.report(Some((sandbox, Some(ended))), commands));

@@ -8,18 +8,21 @@ use super::{Command, Keeper};
 use crate::sandbox::{Ended, Note, OUTPUT_NAME, Sandbox, newest_chunks, read_chunk};
 
 impl Keeper {
-    /// Goes on with what an earlier sidecar started.
+    /// What an earlier sidecar started is known, and its port may lead there.
+    pub(in crate::sidecar::previews) fn takes(&mut self, sandbox: Sandbox, note: Note) {
+        self.runs.sandbox = Some(sandbox);
+        self.runs.note = Some(note);
+    }
+
+    /// Goes on with it.
     pub(in crate::sidecar::previews) async fn adopt(
         mut self,
         sandbox: Sandbox,
-        note: Note,
         commands: mpsc::Receiver<Command>,
     ) {
-        self.runs.sandbox = Some(sandbox.clone());
         match sandbox.attach(0).await {
             Ok(attachment) => {
                 self.runs.attachment = Some(attachment);
-                self.runs.note = Some(note);
                 self.runs.since = Some(Instant::now());
                 self.listen();
                 self.lead();

@@ -62,17 +62,19 @@ impl Keeper {
         }
     }
 
-    /// Takes the port of the machine, unless it has it.
+    /// Takes the port of the machine, unless it has it. Nobody gets through to it before it leads into the sandbox, if
+    /// there is one.
     pub(in crate::sidecar::previews) fn listen(&self) {
         if self.wanted.request.network == Network::Host || self.shared.has_port() {
             return;
         }
         let address = SocketAddr::new(self.parts.ports.address, self.wanted.host_port);
-        match Forward::listen(address) {
-            Ok(forward) => {
-                self.shared.open_port(forward);
-                self.lead();
-            }
+        let inside = self.inside();
+        if let Some(inside) = &inside {
+            self.lead_out(inside);
+        }
+        match Forward::listen(address, inside) {
+            Ok(forward) => self.shared.open_port(forward),
             Err(error) => {
                 tracing::warn!(%error, id = self.wanted.id, "its port cannot be taken");
                 self.shared.port_is_taken();
