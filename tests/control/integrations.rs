@@ -260,6 +260,31 @@ fn an_install_whose_last_step_fails_or_that_is_cancelled_leaves_the_tree_as_it_w
         "the tree is not what it was"
     );
 
+    // What somebody writes after it was asked for is not overwritten either.
+    own(
+        sidecar,
+        "first",
+        "steps:\n  - {name: waits, run: 'echo >waits; while [ ! -e go ]; do sleep 0.1; done; rm waits go'}\n",
+    );
+    own(sidecar, "late", "files: [{path: late/file, text: x}]\n");
+    let first = ask(sidecar, &json!([{"name": "first"}])).success();
+    let late = ask(sidecar, &json!([{"name": "late"}])).success();
+    until("it waits", || project(sidecar).join("waits").exists());
+    write(sidecar, "late/file", "mine\n");
+    write(sidecar, "go", "");
+    let first = over(sidecar, first["run"].as_str().unwrap());
+    assert_eq!(first["state"], "succeeded", "{first:#}");
+    let late = over(sidecar, late["run"].as_str().unwrap());
+    assert_eq!(
+        (&late["state"], &late["error"]["code"]),
+        (&json!("reverted"), &json!("files_changed")),
+        "{late:#}"
+    );
+    assert_eq!(text(sidecar, "late/file"), "mine\n");
+    std::fs::remove_dir_all(project(sidecar).join("late")).unwrap();
+    git(&project(sidecar), &["add", "-A"]);
+    git(&project(sidecar), &["commit", "-q", "-m", "second"]);
+
     // It is alone in the project: a run that begins meanwhile waits for its end.
     let begun = ask(sidecar, &json!([{"name": "slow"}, {"name": "good"}])).success();
     let run = begun["run"].as_str().unwrap();
@@ -346,6 +371,41 @@ fn a_sidecar_killed_in_the_middle_of_an_install_is_followed_by_one_that_ends_or_
         drop(sidecar);
         drop(turn);
     }
+}
+
+#[test]
+fn a_sidecar_killed_after_an_install_was_cancelled_is_followed_by_one_that_undoes_it() {
+    require_runtime();
+    let _turn = TURN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut sidecar = Sidecar::start_with(&[], &[("WELDRFS_FAILPOINT", "cancel.after")]);
+    sidecar.mount("project");
+    own(
+        &sidecar,
+        "it",
+        "files: [{path: new/file, text: x}]\nsteps:\n  - {name: s, run: 'echo y >made; sleep 600'}\n",
+    );
+    let before = tree(&project(&sidecar));
+    let begun = ask(&sidecar, &json!([{"name": "it"}])).success();
+    let run = begun["run"].as_str().unwrap();
+    until("it is in its step", || {
+        project(&sidecar).join("made").exists()
+    });
+    let path = format!("/workflows/{run}/cancel");
+    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        post(&sidecar, &path, &json!({}))
+    }));
+    drop(asked);
+    sidecar.wait_for_death();
+    sidecar.forget_variables();
+    sidecar.start_again();
+    let done = over(&sidecar, run);
+    assert_eq!(done["state"], "reverted", "{done:#}");
+    assert!(
+        tree(&project(&sidecar)) == before,
+        "the tree is not what it was"
+    );
 }
 
 /// Keeps a secret of the machine.
@@ -470,6 +530,14 @@ fn the_projects_postgresql_keeps_its_data_and_is_run_once_at_a_time() {
         &json!({"mount": "project", "command": [WITH, "sh", "-c", "exit 7"]}),
     );
     assert_eq!(status.exit["status"], 7, "{status:?}");
+    let ended = [
+        WITH,
+        "sh",
+        "-c",
+        "kill -9 $(head -1 .weldr/postgres/data/postmaster.pid); sleep 60",
+    ];
+    let ended = exec(sidecar, &json!({"mount": "project", "command": ended}));
+    assert_eq!(ended.exit["status"], 70, "{ended:?}");
     // A database that is given is taken, and no server is started.
     let given = json!({"mount": "project", "command": [WITH, "sh", "-c", "echo $DATABASE_URL"],
         "env": {"DATABASE_URL": "postgresql://elsewhere"}});
