@@ -538,6 +538,10 @@ fn the_projects_postgresql_keeps_its_data_and_is_run_once_at_a_time() {
     ];
     let ended = exec(sidecar, &json!({"mount": "project", "command": ended}));
     assert_eq!(ended.exit["status"], 70, "{ended:?}");
+    // And so is its standard input.
+    let piped =
+        json!({"mount": "project", "command": [WITH, "psql", "-qAt"], "stdin": "SELECT 40 + 2;"});
+    assert_eq!(exec(sidecar, &piped).stdout, "42\n");
     // A database that is given is taken, and no server is started.
     let given = json!({"mount": "project", "command": [WITH, "sh", "-c", "echo $DATABASE_URL"],
         "env": {"DATABASE_URL": "postgresql://elsewhere"}});
