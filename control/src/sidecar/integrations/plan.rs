@@ -9,7 +9,7 @@ use super::dotenv;
 use super::state::{Installed, State, sha256};
 use super::work::{NewFile, NewVariable, Work};
 use crate::error::ApiError;
-use crate::sidecar::workflows::{Given, INSTALL, INSTALL_MAX, Manifest, works_of};
+use crate::sidecar::workflows::{FILE_MAX, Given, INSTALL, INSTALL_MAX, Manifest, works_of};
 
 /// Most steps of a run, those for files, packages and the note among them.
 const STEPS_MAX: usize = 100;
@@ -203,6 +203,13 @@ impl Whole {
             ..Installed::default()
         };
         for file in given.files() {
+            // It is read again to see whether somebody changed it.
+            if file.text.len() > FILE_MAX {
+                return Err(ApiError::InvalidRequest(format!(
+                    "with these inputs {} of {} has more than {FILE_MAX} bytes",
+                    file.path, manifest.name
+                )));
+            }
             note.files
                 .insert(file.path.clone(), sha256(file.text.as_bytes()));
             let new = NewFile {

@@ -281,7 +281,7 @@ fn several_are_one_workflow_in_the_order_in_which_they_need_each_other() {
     assert_eq!(text, "port 5432 \t ä\u{2028}\u{85} 'inputs.port'\n");
 
     let plan = planned(
-        &[base.clone()],
+        std::slice::from_ref(&base),
         json!({"base": {"kind": "two"}}),
         &State::default(),
     );
@@ -316,6 +316,16 @@ fn two_that_do_not_agree_are_not_installed_together() {
         let error = planned(&[one, other], json!({}), &State::default()).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }
+    let text = format!(
+        "{HEAD}inputs: {{a: {{}}}}\nfiles: [{{path: a, text: '{}'}}]\n",
+        "${{ inputs.a }}".repeat(10)
+    );
+    let long = json!({"x": {"a": "y".repeat(10_000)}});
+    let error = planned(&[read(&text).unwrap()], long, &State::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("a of x has more than"),
+        "{error}"
+    );
     let big = (0..20).map(|n| format!("  - {{path: f{n}, from: x}}\n"));
     let text = format!("{HEAD}files:\n{}", big.collect::<String>());
     let beside = |_: &str| Ok("x".repeat(60_000));
@@ -331,7 +341,7 @@ fn two_that_do_not_agree_are_not_installed_together() {
 fn what_somebody_changed_is_listed_and_stays() {
     let scene = Scene::new();
     let base = read(BASE).unwrap();
-    let plan = |state: &State| planned(&[base.clone()], json!({}), state).unwrap();
+    let plan = |state: &State| planned(std::slice::from_ref(&base), json!({}), state).unwrap();
     let first = plan(&State::default());
     let text = first.work.files[0].text.clone();
     assert!(text.starts_with("port 5432"), "{text}");

@@ -284,7 +284,7 @@ impl Scope for Given<'_> {
 }
 
 /// A name that is there twice.
-pub(in crate::sidecar) fn doubled<'n>(names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(in crate::sidecar) fn doubled<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let mut seen = BTreeSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
+    names.find(|name| !seen.insert(*name))
 }
