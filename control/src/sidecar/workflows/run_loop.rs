@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::Parts;
-use super::definition::{OnFailure, Planned, Workflow, hash};
+use super::definition::{OnFailure, Planned, Workflow, hash, is_install};
 use super::expression::{Name, Scope, Value};
 use super::mask::Mask;
 use super::points::Point;
@@ -135,7 +135,8 @@ pub(super) fn project_of(run: &RunRow, alone: bool) -> Project {
         run: run.id.clone(),
         mount: run.mount.clone(),
         path: run.path.clone(),
-        alone,
+        // Putting back what an install did must not take the work of others.
+        alone: alone || is_install(&run.workflow),
     }
 }
 
@@ -687,11 +688,7 @@ impl RunLoop {
             self.rows.run.error = Some(fault);
             self.rows.run.ended_ms = Some(self.now_ms());
             // Both at once: the next sidecar must not find a run that is over and has nothing left to be done.
-            let row = RevertRow {
-                report,
-                origin: None,
-            };
-            self.begin_revert(row).await;
+            self.begin_revert(RevertRow::unasked(report)).await;
             self.parts.metrics.ended(state);
             self.release().await;
             return;
@@ -764,7 +761,7 @@ impl Scope for RunScope<'_> {
 /// Up to here a floating-point number holds every whole one.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-fn value(json: Option<&Json>) -> Value {
+pub(super) fn value(json: Option<&Json>) -> Value {
     match json {
         None | Some(Json::Null) => Value::Nothing,
         Some(Json::String(text)) => Value::Text(text.clone()),
