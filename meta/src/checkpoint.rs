@@ -290,6 +290,15 @@ impl Namespace {
             .with(move |c| packs::mark_dead(c, &packs, dead))
     }
 
+    /// Takes the marks of dead packs back that no publication up to `seq` is sure to have, so that they are marked anew: the
+    /// time since when nothing uses them counts from a mark that is published soon. Returns how many. Not journaled.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn unmark_packs_after(&self, seq: u64) -> Result<usize> {
+        self.checkpointer.with(move |c| packs::unmark_after(c, seq))
+    }
+
     /// Removes dead packs whose objects are deleted, and what is said of extents in them. Not journaled.
     ///
     /// # Errors

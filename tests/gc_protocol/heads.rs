@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Opens the volume for writing, whoever has it: when the lease has ended makes no difference to what gc does.
-    pub(crate) fn mount(&self, m: usize, next: &mut Next) {
+    pub(crate) fn mount(&self, m: usize, rules: Rules, next: &mut Next) {
         if self.machines[m].up {
             return;
         }
@@ -112,7 +112,14 @@ impl World {
         let is_first = seen.nonce == 0;
         let is_newest = machine.local.as_ref().is_some_and(|l| l.wrote(&seen)) || is_first;
         let mut local = match machine.local.take() {
-            Some(local) if is_newest => local,
+            Some(mut local) if is_newest => {
+                // What was marked and perhaps not published is marked anew.
+                let is_late = |row: &Option<Dead>| row.is_some_and(|dead| dead.seq > seen.seq);
+                let rows = local.database.packs.values_mut();
+                rows.filter(|row| is_late(row) && rules.bug != Bug::LateMarksKept)
+                    .for_each(|row| *row = None);
+                local
+            }
             old => {
                 let kept = match old {
                     Some(old) if old.lsn > old.confirmed_lsn => {

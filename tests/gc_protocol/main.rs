@@ -274,6 +274,13 @@ fn every_rule_that_is_left_out_is_missed() {
                 "writes 1, deletes 1, publications 4, rounds 1, readers 1",
             ),
         ),
+        (
+            Bug::LateMarksKept,
+            prompt(
+                1,
+                "writes 1, deletes 1, publications 4, rounds 2, ticks 2, kills 1, mounts 1, readers 1",
+            ),
+        ),
         (Bug::AgeAlone, heads),
         (Bug::SeqPlusOne, heads),
         (Bug::MarkedDuringCut, heads),

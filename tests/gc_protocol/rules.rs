@@ -40,6 +40,8 @@ pub(crate) enum Bug {
     DeadWithoutLease,
     /// Objects that nothing names are deleted by whoever has lost the lease.
     UnnamedWithoutLease,
+    /// A machine that comes back keeps marks that it had not published.
+    LateMarksKept,
     /// Nothing is published for dead packs that wait.
     IdleUnpublished,
 }

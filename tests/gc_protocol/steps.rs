@@ -56,7 +56,7 @@ impl World {
             self.publish(m, rules, &mut next);
             self.renew(m, &mut next);
             self.collect(m, rules, &mut next);
-            self.mount(m, &mut next);
+            self.mount(m, rules, &mut next);
             self.fail(m, &mut next);
         }
         self.restore(rules, &mut next);

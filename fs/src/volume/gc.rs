@@ -32,6 +32,7 @@ use super::inventory::DELETE_KEYS;
 use super::keeper::Keeper;
 use super::publish::{AFTER_MARKS, Shape};
 use super::{Volume, note_trouble, unnamed};
+use crate::engine::Engine;
 use crate::error::FsError;
 
 /// How long what is dead stays, by the store's clock. Longer than restore points are kept.
@@ -288,6 +289,21 @@ impl Volume {
         });
         Ok(usage)
     }
+}
+
+/// Takes back what an earlier process marked and did not publish. It may have been gone for long, and the grace begins with a
+/// mark: who begins to read until that is published may use what it is about.
+pub(super) fn forget_late_marks(engine: &Engine, keeper: &Keeper) -> Result<(), MetaError> {
+    // Without the head, which a mount can do without for a while, nothing is sure to be published.
+    let published = keeper.known_seq().unwrap_or(0);
+    let taken_back = engine.ns.unmark_packs_after(published)?;
+    if taken_back > 0 {
+        tracing::info!(
+            packs = taken_back,
+            "marks of dead packs that were not published are taken back"
+        );
+    }
+    Ok(())
 }
 
 /// Whether no state uses a pack that can be restored, or that a reader was given a while ago.

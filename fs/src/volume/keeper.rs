@@ -286,6 +286,12 @@ impl Keeper {
         }
     }
 
+    /// The number of the publication that the head has, as far as it is known without asking.
+    pub(super) fn known_seq(&self) -> Option<u64> {
+        let newest = self.newest.try_lock();
+        Some(newest?.as_ref()?.head.seq)
+    }
+
     /// The head as it is in the store now, if it is still this state's own.
     ///
     /// # Errors

@@ -141,6 +141,9 @@ impl Volume {
             parts.ns.set_permit(Arc::clone(keeper) as Arc<dyn Permit>);
         }
         let engine = Arc::new(Engine::new(parts));
+        if let Some(keeper) = &keeper {
+            gc::forget_late_marks(&engine, keeper)?;
+        }
         let last_error = Arc::new(Mutex::new(None));
         let packer = Arc::new(Packer::new(
             Arc::clone(&engine),

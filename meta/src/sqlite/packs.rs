@@ -110,6 +110,15 @@ pub(crate) fn mark_dead(c: &mut Connection, packs: &[u64], dead: Dead) -> Sql<Ve
     Ok(marked)
 }
 
+/// Takes marks back that no publication up to `seq` is sure to have: readers may have begun since then with a state that uses
+/// what they are about.
+pub(crate) fn unmark_after(c: &Connection, seq: u64) -> Sql<usize> {
+    c.execute(
+        "UPDATE pack SET dead_ms = NULL, dead_seq = NULL WHERE dead_seq > ?1",
+        params![signed(seq)],
+    )
+}
+
 /// Adds packs that nothing here uses, as far as they are not here; under new row numbers, theirs may be those of others.
 /// What was dead before is so since now too: states after its mark may have come to use it by another going back.
 pub(crate) fn add_dead(c: &mut Connection, rows: &[PackRow], dead: Dead) -> Sql<()> {
