@@ -18,6 +18,7 @@ mod exec;
 mod keys;
 mod killed;
 mod load;
+mod many_runs;
 mod monitoring;
 mod mounts;
 mod page;
