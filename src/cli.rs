@@ -9,6 +9,7 @@ mod common;
 mod control;
 mod events;
 mod exec;
+mod integrations;
 mod mount_snapshots;
 mod mounts;
 mod previews;
@@ -140,6 +141,11 @@ pub(crate) enum Invocation {
         socket: Option<PathBuf>,
         as_json: bool,
     },
+    Integrations {
+        request: commands::integrations::Request,
+        socket: Option<PathBuf>,
+        as_json: bool,
+    },
     Previews {
         request: commands::previews::Request,
         socket: Option<PathBuf>,
@@ -204,6 +210,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Run workflows on a mount of the sidecar, see what they did, and revert it
     Workflows(workflows::WorkflowsArgs),
+    /// Put integrations into a project on a mount of the sidecar: several at once, all or nothing
+    Integrations(integrations::IntegrationsArgs),
     /// Keep one sandbox; started by the sidecar
     #[command(hide = true)]
     Shim { folder: PathBuf, kept: PathBuf },
@@ -398,6 +406,7 @@ impl From<Command> for Invocation {
             Command::Events(events) => events.into(),
             Command::Previews(previews) => previews.into(),
             Command::Workflows(workflows) => workflows.into(),
+            Command::Integrations(integrations) => integrations.into(),
             Command::Exec(exec) => (*exec).into(),
             Command::Shim { folder, kept } => Self::Shim { folder, kept },
             Command::DropCaches(DropCachesArgs { mountpoint, state }) => Self::DropCaches {

@@ -150,6 +150,11 @@ fn run(invocation: Invocation, environment: &Environment) -> Result<u8, Failure>
             socket,
             as_json,
         } => return commands::workflows::run(request, socket, as_json, environment),
+        Invocation::Integrations {
+            request,
+            socket,
+            as_json,
+        } => return commands::integrations::run(request, socket, as_json, environment),
         Invocation::DropCaches { path, state_dir } => {
             commands::drop_caches::run(&path, &registry(state_dir))
         }

@@ -61,6 +61,9 @@ pub enum ApiError {
     /// What is asked for contradicts what is there. Fix the request, or what is there.
     #[error("{0}")]
     Conflict(String),
+    /// Files that somebody changed would be overwritten. Fix: what the message lists.
+    #[error("{0}")]
+    FilesChanged(String),
     /// Somebody uses it. Fix: end that first.
     #[error("{0}")]
     InUse(String),
@@ -126,6 +129,7 @@ impl ApiError {
             Self::Unauthorized(_) => ("unauthorized", StatusCode::UNAUTHORIZED),
             Self::Forbidden(_) => ("forbidden", StatusCode::FORBIDDEN),
             Self::Conflict(_) => ("conflict", StatusCode::CONFLICT),
+            Self::FilesChanged(_) => ("files_changed", StatusCode::CONFLICT),
             Self::InUse(_) => ("in_use", StatusCode::CONFLICT),
             Self::LimitReached(_) => ("limit_reached", StatusCode::CONFLICT),
             Self::NotMounted(_) => ("not_mounted", StatusCode::CONFLICT),
@@ -172,6 +176,7 @@ impl ApiError {
             | Self::Unauthorized(_)
             | Self::Forbidden(_)
             | Self::Conflict(_)
+            | Self::FilesChanged(_)
             | Self::InUse(_)
             | Self::LimitReached(_)
             | Self::MountFailed(_)
@@ -214,6 +219,7 @@ impl ApiError {
             "unauthorized" => Self::Unauthorized(message),
             "forbidden" => Self::Forbidden(message),
             "conflict" => Self::Conflict(message),
+            "files_changed" => Self::FilesChanged(message),
             "in_use" => Self::InUse(message),
             "limit_reached" => Self::LimitReached(message),
             "not_mounted" => Self::NotMounted(message),
@@ -272,6 +278,7 @@ mod tests {
             ApiError::Unauthorized(text()),
             ApiError::Forbidden(text()),
             ApiError::Conflict(text()),
+            ApiError::FilesChanged(text()),
             ApiError::InUse(text()),
             ApiError::LimitReached(text()),
             ApiError::NotMounted(text()),

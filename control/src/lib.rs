@@ -26,16 +26,17 @@ pub use sidecar::{
     BranchList, BranchMade, BranchRequest, BranchState, BranchSynced, Budget, CONTROL_FOLDER,
     CONTROL_SOCKET, CancelRequest, CheckedOrder, Clock, CommandLine, Credentials, DiffStat,
     EXECS_MAX, Ending, Event, EventsWanted, ExecExit, ExecLine, ExecRequest, Fault, Fixed,
-    FoundMount, Health, HealthParts, HealthStatus, LimitsRequest, Listening, LogLines, MOUNTS_MAX,
-    Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost, MountList, MountOrder,
-    MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest, MountState,
+    FoundMount, Health, HealthParts, HealthStatus, InstallIntegration, InstallRequest, Integration,
+    IntegrationDetails, IntegrationList, IntegrationSource, LimitsRequest, Listening, LogLines,
+    MOUNTS_MAX, Machine, Mount, MountBudget, MountDetails, MountDiff, MountHost, MountList,
+    MountOrder, MountRequest, MountRestoreRequest, MountRestored, MountSnapshotRequest, MountState,
     MountSyncRequest, MountSynced, NewToken, PartHealth, Preview, PreviewEnd, PreviewList,
     PreviewLog, PreviewLogLine, PreviewPorts, PreviewRequest, PreviewSettings, PreviewState,
     PreviewStopRequest, PreviewUse, Rates, RestartPolicy, RevertReport, RevertRequest, RunDetails,
     RunDiff, RunList, RunState, RunSummary, SECRET_MAX, SandboxSettings, SecretFolder, Settings,
     StartError, StepReport, StepRequest, StepState, TOKENS_NAME, TokenFile, TokenInfo,
-    TriggerRequest, UnmountRequest, WallClock, openapi_text, output_bytes, serve_control,
-    without_places, workflow_schema_text,
+    TriggerRequest, UnmountRequest, WallClock, integration_schema_text, openapi_text, output_bytes,
+    serve_control, without_places, workflow_schema_text,
 };
 pub use socket::{SOCKET_NAME, bind_volume_socket};
 pub use volume::{

@@ -224,12 +224,25 @@ fn the_sidecar_and_its_clients_are_understood() {
         }
     ));
     assert!(matches!(
+        parsed("weldrfs integrations install m:app postgresql better-auth -i postgresql.database=a=b -f"),
+        Invocation::Integrations {
+            request: commands::integrations::Request::Install { place, names, inputs, follow: true },
+            as_json: false,
+            ..
+        } if place == ("m".into(), Some("app".into())) && names == ["postgresql", "better-auth"]
+            && inputs == [("postgresql".into(), "database".into(), "a=b".into())]
+    ));
+    assert!(matches!(
         parsed("weldrfs events --mount m --run r --preview p"),
         Invocation::Events { request, .. }
             if (request.mount.as_deref(), request.run.as_deref(), request.preview.as_deref())
                 == (Some("m"), Some("r"), Some("p"))
     ));
     for line in [
+        "weldrfs integrations",
+        "weldrfs integrations install m",
+        "weldrfs integrations install m a -i b=1",
+        "weldrfs integrations show",
         "weldrfs workflows",
         "weldrfs workflows trigger m",
         "weldrfs workflows trigger m build -i a",

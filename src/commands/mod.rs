@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod fsck;
 pub(crate) mod gc;
+pub(crate) mod integrations;
 pub(crate) mod mount;
 pub(crate) mod mount_snapshots;
 pub(crate) mod mounts;

@@ -157,7 +157,11 @@ fn definition(workflow: String) -> Result<Value, Failure> {
     Ok(Value::String(text))
 }
 
-fn answer(value: &impl serde::Serialize, as_json: bool, text: String) -> Result<u8, Failure> {
+pub(super) fn answer(
+    value: &impl serde::Serialize,
+    as_json: bool,
+    text: String,
+) -> Result<u8, Failure> {
     match as_json {
         true => report::print(&report::json(value)?),
         false => report::print(&text),
@@ -261,7 +265,11 @@ fn step_text(step: &StepReport) -> String {
 }
 
 /// Shows everything of a run, from its beginning to its end, also over restarts of the sidecar; its state is the status.
-fn follow(client: &BlockingControlClient, run: &str, as_json: bool) -> Result<u8, Failure> {
+pub(super) fn follow(
+    client: &BlockingControlClient,
+    run: &str,
+    as_json: bool,
+) -> Result<u8, Failure> {
     let failed = |error: ApiError| api_failure("cannot be followed", &error);
     // A run that is not there has no events either.
     let shown = client.run(run).map_err(failed)?.run;

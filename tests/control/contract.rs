@@ -160,6 +160,10 @@ fn every_answer_is_one_that_is_described() {
     ask_tcp(apart.port, "POST", "/branches", &authorized, branch).success();
     let known = "[parameters]\n\"path.id\" = \"project:kept\"\n";
     apart.fuzz(&["--include-path-regex", "^/branches/"], known);
+    // And of integrations.
+    let known =
+        "[parameters]\n\"path.integration\" = \"postgresql\"\n\"query.mount\" = \"project\"\n";
+    apart.fuzz(&["--include-path-regex", "^/integrations"], known);
     // And of a run, over and over: it is cancelled, gone on with, reverted.
     let run =
         r#"{"mount": "project", "workflow": {"steps": [{"name": "a", "wait": {"for": "1s"}}]}}"#;

@@ -15,6 +15,7 @@ mod branches;
 mod browser;
 mod contract;
 mod exec;
+mod integrations;
 mod keys;
 mod killed;
 mod load;

@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::branches::{Branch, BranchList, BranchMade, BranchRequest, BranchSynced};
 use super::exec::{ExecLine, ExecRequest};
+use super::integrations::{InstallRequest, IntegrationDetails, IntegrationList};
 use super::previews::{
     Preview, PreviewList, PreviewLog, PreviewLogLine, PreviewRequest, PreviewStopRequest,
 };
@@ -332,6 +333,35 @@ impl BlockingControlClient {
         self.post("/trigger", request, ANSWER_TIMEOUT)
     }
 
+    /// Begins a run that installs integrations.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`]; [`ApiError::FilesChanged`].
+    pub fn install_integrations(&self, request: &InstallRequest) -> Result<RunSummary, ApiError> {
+        self.post("/install-integrations", request, ANSWER_TIMEOUT)
+    }
+
+    /// The integrations that there are, those of a project too if one is named: its mount, and its folder.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn integrations(&self, project: Option<(&str, &str)>) -> Result<IntegrationList, ApiError> {
+        self.get(&format!("/integrations{}", of_project(project)))
+    }
+
+    /// One integration.
+    ///
+    /// # Errors
+    /// As [`BlockingControlClient::mounts`].
+    pub fn integration(
+        &self,
+        name: &str,
+        project: Option<(&str, &str)>,
+    ) -> Result<IntegrationDetails, ApiError> {
+        let query = of_project(project);
+        self.get(&format!("/integrations/{}{query}", segment(name)))
+    }
+
     /// Runs, newest first; those before number `before`.
     ///
     /// # Errors
@@ -540,6 +570,12 @@ fn snapshots_of(mount: &str) -> String {
 }
 
 /// `text` as a part of a path or a query: what is no letter or digit is written as its bytes.
+fn of_project(project: Option<(&str, &str)>) -> String {
+    project.map_or_else(String::new, |(mount, path)| {
+        format!("?mount={}&path={}", segment(mount), segment(path))
+    })
+}
+
 fn segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

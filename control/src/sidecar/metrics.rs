@@ -152,7 +152,9 @@ const END_STATES: [RunState; 4] = [
 ];
 
 /// Kinds of steps, and how attempts at them end.
-const STEP_KINDS: [&str; 6] = ["run", "agent", "http", "snapshot", "preview", "wait"];
+const STEP_KINDS: [&str; 7] = [
+    "run", "agent", "http", "snapshot", "preview", "wait", "install",
+];
 const ATTEMPT_OUTCOMES: [&str; 4] = ["succeeded", "failed", "interrupted", "cancelled"];
 
 impl WorkflowMetrics {

@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod host;
 mod idempotency;
+mod integrations;
 mod kept_socket;
 mod limits;
 mod metrics;
@@ -44,6 +45,10 @@ pub use budget::{Budget, Fixed, Machine};
 pub use client::{BlockingControlClient, EventsWanted};
 pub use exec::{CommandLine, ExecExit, ExecLine, ExecRequest, LimitsRequest, output_bytes};
 pub use host::{CheckedOrder, Clock, Ending, FoundMount, MountHost, MountOrder, WallClock};
+pub use integrations::{
+    InstallIntegration, InstallRequest, Integration, IntegrationDetails, IntegrationList,
+    IntegrationSource,
+};
 pub use limits::Rates;
 pub use openapi::text as openapi_text;
 pub use previews::{
@@ -67,5 +72,5 @@ pub use types::{
 pub use workflows::{
     AttemptReport, CancelRequest, Fault, RevertReport, RevertRequest, RunDetails, RunDiff, RunList,
     RunState, RunSummary, StepReport, StepRequest, StepState, TriggerRequest,
-    schema_text as workflow_schema_text,
+    integration_schema_text, schema_text as workflow_schema_text,
 };

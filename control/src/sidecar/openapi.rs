@@ -9,13 +9,14 @@ use utoipa::{Modify, OpenApi};
 use super::api;
 
 /// Operations that take an `Idempotency-Key`.
-const KEYED: [&str; 6] = [
+const KEYED: [&str; 7] = [
     "mount",
     "create_snapshot",
     "restore_snapshot",
     "create_branch",
     "trigger_workflow",
     "revert_run",
+    "install_integrations",
 ];
 /// Operations of whose bodies every field may be left out, and so the body too.
 const WITHOUT_BODY: [&str; 7] = [
@@ -28,7 +29,7 @@ const WITHOUT_BODY: [&str; 7] = [
     "skip_step",
 ];
 /// What the names in paths are: beginning of the path, name, meaning, longest, pattern, example.
-const NAMES: [(&str, &str, &str, usize, &str, &str); 4] = [
+const NAMES: [(&str, &str, &str, usize, &str, &str); 5] = [
     (
         "/mounts/{name}",
         "name",
@@ -61,6 +62,14 @@ const NAMES: [(&str, &str, &str, usize, &str, &str); 4] = [
         "^[0-9a-f]+-[0-9a-f]+$",
         "19ab3f0c1d2-1a",
     ),
+    (
+        "/integrations/{integration}",
+        "integration",
+        "The integration's name",
+        20,
+        "^[a-z][a-z0-9-]*$",
+        "postgresql",
+    ),
 ];
 
 /// Name of the way to say who one is over TCP.
@@ -87,6 +96,7 @@ const TOKEN: &str = "token";
         api::page::begin, api::page::get, api::page::end,
         api::trigger, api::runs, api::show_run, api::cancel_run, api::retry_run, api::skip_step, api::diff_run, api::revert,
         api::workflow_schema,
+        api::install_integrations, api::list_integrations, api::show_integration, api::integration_schema,
     ),
     tags(
         (name = "mounts", description = "Volumes mounted on this machine"),
@@ -95,6 +105,7 @@ const TOKEN: &str = "token";
         (name = "exec", description = "Commands in sandboxes, on a mount"),
         (name = "previews", description = "Apps that run on mounts and are reached at ports of the machine"),
         (name = "workflows", description = "Steps on a project, with snapshots around them, that survive the sidecar"),
+        (name = "integrations", description = "What can be put into a project, several at once and all or nothing"),
         (name = "events", description = "What happens"),
         (name = "sidecar", description = "The sidecar itself"),
     ),

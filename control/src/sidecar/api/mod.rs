@@ -4,6 +4,7 @@ pub(super) mod branches;
 mod events;
 mod exec;
 mod health;
+mod integrations;
 mod mounts;
 pub(super) mod page;
 mod previews;
@@ -13,6 +14,11 @@ mod workflows;
 pub(super) use events::{__path_events, events};
 pub(super) use exec::{__path_exec, exec};
 pub(super) use health::{__path_health, __path_metrics, health, metrics, openapi};
+pub(super) use integrations::{
+    __path_install_integrations, __path_integration_schema, __path_list_integrations,
+    __path_show_integration, install_integrations, integration_schema, list_integrations,
+    show_integration,
+};
 pub(super) use mounts::{
     __path_add, __path_details, __path_list, __path_logs, __path_sync, __path_unmount, add,
     details, list, logs, sync, unmount,

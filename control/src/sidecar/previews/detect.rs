@@ -112,6 +112,14 @@ fn from_package(folder: &dyn ProjectFolder, port: u16) -> Option<Found> {
     })
 }
 
+/// What a project's packages are installed with: its name, and the program.
+pub(in crate::sidecar) fn package_manager(folder: &dyn ProjectFolder) -> (&'static str, String) {
+    let text = folder.read("package.json").unwrap_or_default();
+    let package = serde_json::from_str(&text).unwrap_or_default();
+    let (manager, _) = manager(folder, &package);
+    (manager.name(), manager.program(folder))
+}
+
 fn manager(folder: &dyn ProjectFolder, package: &Value) -> (Manager, String) {
     let lock = LOCKS.iter().find(|(name, _)| folder.has(name));
     if let Some((name, manager)) = lock {

@@ -42,6 +42,7 @@ use life::Life;
 use request::Wanted;
 use shared::Shared;
 
+pub(super) use detect::package_manager;
 pub use proxy::AllowedHost;
 pub use types::{
     Preview, PreviewEnd, PreviewList, PreviewLog, PreviewLogLine, PreviewRequest, PreviewState,

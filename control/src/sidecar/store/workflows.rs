@@ -127,6 +127,16 @@ pub(in crate::sidecar) struct RevertRow {
     pub(in crate::sidecar) origin: Option<String>,
 }
 
+impl RevertRow {
+    /// One that no request asked for: the run makes it itself.
+    pub(in crate::sidecar) fn unasked(report: RevertReport) -> Self {
+        Self {
+            report,
+            origin: None,
+        }
+    }
+}
+
 /// What changes at once.
 #[derive(Debug, Default)]
 pub(in crate::sidecar) struct RunChange {

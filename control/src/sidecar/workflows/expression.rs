@@ -156,6 +156,46 @@ impl Expression {
     }
 }
 
+/// The expression `text` with other words for those that `rename` has one for. Texts in quotes stay.
+pub(super) fn renamed(text: &str, rename: &dyn Fn(&str) -> Option<String>) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\'' => match rest.get(1..).and_then(|inside| inside.find('\'')) {
+                Some(end) => end + 2,
+                None => rest.len(),
+            },
+            _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let (piece, behind) = rest.split_at(length);
+        match rename(piece) {
+            Some(other) => done.push_str(&other),
+            None => done.push_str(piece),
+        }
+        rest = behind;
+    }
+    done
+}
+
+/// The same for the expressions in a text.
+pub(super) fn renamed_in(text: &str, rename: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${{") {
+        let (inside, behind) = after.split_once("}}").unwrap_or((after, ""));
+        done.push_str(before);
+        done.push_str("${{");
+        done.push_str(&renamed(inside, rename));
+        done.push_str("}}");
+        rest = behind;
+    }
+    done.push_str(rest);
+    done
+}
+
 /// A text with expressions in it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Template(Vec<Part>);

@@ -19,8 +19,8 @@ mod steps;
 mod types;
 mod web;
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -52,7 +52,10 @@ use crate::volume::DiffRequest;
 
 #[cfg(test)]
 pub(in crate::sidecar) use definition::hash as definition_hash;
-pub use definition::schema_text;
+pub(super) use definition::{
+    FILE_MAX, Given, INSTALL, INSTALL_MAX, Manifest, doubled, is_integration, works_of,
+};
+pub use definition::{integration_schema_text, schema_text};
 pub(super) use points::Usual;
 pub use types::{
     AttemptReport, CancelRequest, Fault, RevertReport, RevertRequest, RunDetails, RunDiff, RunList,
@@ -136,6 +139,20 @@ impl Parts {
 pub(super) struct Workflows {
     parts: Arc<Parts>,
     _ends: Arc<Ends>,
+}
+
+/// A run that is to begin.
+pub(super) struct Asked {
+    /// What the workflow is called.
+    pub(super) name: String,
+    /// Its definition.
+    pub(super) text: String,
+    pub(super) inputs: BTreeMap<String, Json>,
+    pub(super) mount: String,
+    /// The project's folder below the mount.
+    pub(super) below: PathBuf,
+    /// The attempt at a request that asks for it.
+    pub(super) origin: Option<String>,
 }
 
 /// Dropping it ends all loops where they are; the next sidecar goes on.
@@ -240,31 +257,63 @@ impl Workflows {
         request: TriggerRequest,
         attempt: Option<Attempt>,
     ) -> Result<RunSummary, ApiError> {
-        let parts = &self.parts;
         let origin = attempt.map(|attempt| attempt.id);
-        if let Some(origin) = &origin
-            && let Some(there) = parts.store.run_of_origin(origin).await?
-        {
-            return self.summary(&there).await;
+        if let Some(begun) = self.begun(origin.as_deref()).await? {
+            return Ok(begun);
         }
         let below = names::below_mount(request.path.as_deref().unwrap_or_default())?;
-        let occupied = parts
+        let occupied = self
+            .parts
             .mounts
             .occupy(&request.mount, &below, "a workflow that begins".into())
             .await?;
         let (name, text) = definition_of(&request.workflow, &occupied.path, &below).await?;
-        let workflow = Workflow::read(&name, &text)?;
-        let inputs = Inputs::of(&workflow.definition, &request.inputs)?;
+        let begun = self
+            .begin(Asked {
+                name,
+                text,
+                inputs: request.inputs,
+                mount: request.mount,
+                below,
+                origin,
+            })
+            .await;
+        drop(occupied);
+        begun
+    }
+
+    /// The run that the same attempt of a request has begun.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(super) async fn begun(&self, origin: Option<&str>) -> Result<Option<RunSummary>, ApiError> {
+        let Some(origin) = origin else {
+            return Ok(None);
+        };
+        match self.parts.store.run_of_origin(origin).await? {
+            Some(run) => self.summary(&run).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Begins a run of a definition.
+    ///
+    /// # Errors
+    /// As [`Workflows::trigger`].
+    pub(super) async fn begin(&self, asked: Asked) -> Result<RunSummary, ApiError> {
+        let parts = &self.parts;
+        let workflow = Workflow::read(&asked.name, &asked.text)?;
+        let inputs = Inputs::of(&workflow.definition, &asked.inputs)?;
         for step in &workflow.steps {
             parts.secrets.read(&step.secrets)?;
         }
         let run = RunRow {
             seq: 0,
             id: String::new(),
-            workflow: name,
-            mount: request.mount,
-            path: below.to_string_lossy().into_owned(),
-            definition: definition::hash(&text),
+            workflow: asked.name,
+            mount: asked.mount,
+            path: asked.below.to_string_lossy().into_owned(),
+            definition: definition::hash(&asked.text),
             inputs: inputs.0,
             state: RunState::Queued,
             error: None,
@@ -273,13 +322,13 @@ impl Workflows {
             ended_ms: None,
             snapshot: None,
             releasing: false,
-            origin,
+            origin: asked.origin,
         };
         let steps = workflow.steps.iter().zip(0..);
         let steps = steps.map(|(step, n)| StepRow::new(n, &step.name, step.kind.name()));
         let adding = parts
             .store
-            .add_run(run, steps.collect(), text, |run| NewEvent {
+            .add_run(run, steps.collect(), asked.text, |run| NewEvent {
                 at_ms: run.created_ms,
                 kind: kinds::RUN,
                 mount: Some(run.mount.clone()),
@@ -289,7 +338,6 @@ impl Workflows {
                 message: format!("run {} of {} is {}", run.id, run.workflow, run.state),
             });
         let (run, is_new, event) = adding.await?;
-        drop(occupied);
         if is_new {
             parts.events.wake(event);
             parts.points.reached(Point::Triggered).await;
@@ -301,6 +349,20 @@ impl Workflows {
             self.wake(&run.id, None, left)?;
         }
         self.summary(&run.id).await
+    }
+
+    /// # Errors
+    /// [`ApiError::InvalidRequest`] that names the secret that is not there.
+    pub(super) fn has_secrets(&self, names: &[String]) -> Result<(), ApiError> {
+        self.parts.secrets.read(names).map(drop)
+    }
+
+    pub(super) fn mounts(&self) -> &Mounts {
+        &self.parts.mounts
+    }
+
+    pub(super) fn sandboxes(&self) -> Arc<dyn SandboxHost> {
+        Arc::clone(&self.parts.sandboxes)
     }
 
     async fn summary(&self, run: &str) -> Result<RunSummary, ApiError> {

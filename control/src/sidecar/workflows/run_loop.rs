@@ -12,6 +12,8 @@ mod scope;
 mod step;
 mod telling;
 
+pub(super) use scope::value;
+
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -20,7 +22,7 @@ use tokio::time::sleep;
 use self::pinned::{mask, understood};
 use self::telling::WRITE_AGAIN;
 use super::Parts;
-use super::definition::Workflow;
+use super::definition::{Workflow, is_install};
 use super::mask::Mask;
 use super::points::Point;
 use super::projects::{Inside, Project};
@@ -130,7 +132,8 @@ pub(super) fn project_of(run: &RunRow, alone: bool) -> Project {
         run: run.id.clone(),
         mount: run.mount.clone(),
         path: run.path.clone(),
-        alone,
+        // Putting back what an install did must not take the work of others.
+        alone: alone || is_install(&run.workflow),
     }
 }
 

@@ -142,7 +142,7 @@ pub struct AttemptReport {
 pub struct StepReport {
     /// What it is called.
     pub name: String,
-    /// run, agent, http, snapshot, preview or wait.
+    /// run, agent, http, snapshot, preview or wait; install where integrations are.
     pub kind: String,
     /// How it goes.
     pub state: StepState,

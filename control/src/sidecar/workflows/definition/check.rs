@@ -14,6 +14,7 @@ use super::shape::{
 use super::span::Span;
 use crate::sandbox::Network;
 use crate::sidecar::exec::LimitsRequest;
+use crate::sidecar::integrations::Work;
 use crate::sidecar::secret_folder::is_variable;
 use crate::sidecar::workflows::expression::{Expression, Name, Template};
 
@@ -42,7 +43,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn at<T>(place: &Spanned<T>, text: impl Into<String>) -> Self {
+    pub(super) fn at<T>(place: &Spanned<T>, text: impl Into<String>) -> Self {
         Self {
             at: Some(place.referenced),
             text: text.into(),
@@ -104,6 +105,8 @@ pub(in crate::sidecar::workflows) enum Kind {
         replace: bool,
     },
     WaitFor(Span),
+    /// Of a run that installs integrations.
+    Install(Work),
     WaitUntil {
         url: Template,
         every: Span,
@@ -121,6 +124,7 @@ impl Kind {
             Self::Snapshot { .. } => "snapshot",
             Self::Preview { .. } => "preview",
             Self::WaitFor(_) | Self::WaitUntil { .. } => "wait",
+            Self::Install(_) => "install",
         }
     }
 
@@ -138,7 +142,7 @@ impl Kind {
             Self::Line(_) | Self::Words(_) => 10 * MINUTE,
             Self::Agent { .. } => HOUR,
             Self::Http { .. } => 30 * SECOND,
-            Self::Snapshot { .. } | Self::Preview { .. } => 5 * MINUTE,
+            Self::Snapshot { .. } | Self::Preview { .. } | Self::Install(_) => 5 * MINUTE,
             Self::WaitFor(span) => span.ms().saturating_add(MINUTE),
             Self::WaitUntil { .. } => HOUR,
         }
@@ -187,7 +191,7 @@ pub(super) fn check(definition: &Definition) -> Result<Vec<Planned>, Problem> {
     Ok(planned)
 }
 
-fn check_inputs(definition: &Definition) -> Result<(), Problem> {
+pub(super) fn check_inputs(definition: &Definition) -> Result<(), Problem> {
     let anywhere = |text: String| Problem { at: None, text };
     if definition.inputs.len() > ENTRIES_MAX {
         return Err(anywhere(format!("inputs takes {ENTRIES_MAX} at most")));
@@ -231,7 +235,7 @@ fn outputs_of(step: &Planned) -> Vec<String> {
         Kind::Http { .. } => &["body", "status"],
         Kind::Snapshot { .. } => &["snapshot"],
         Kind::Preview { .. } => &["id", "port", "url"],
-        Kind::WaitFor(_) => &[],
+        Kind::WaitFor(_) | Kind::Install(_) => &[],
         Kind::WaitUntil { .. } => &["status"],
     };
     let mut names: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
@@ -408,6 +412,9 @@ fn kind(step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
     }
     if let Some(wait) = &step.wait {
         kinds.push(wait_of(wait, step, known));
+    }
+    if let Some(work) = &step.install {
+        kinds.push(Ok(Kind::Install(work.clone())));
     }
     let count = kinds.len();
     match (kinds.pop(), count) {

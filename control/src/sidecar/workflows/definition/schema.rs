@@ -26,4 +26,18 @@ mod tests {
              docs/workflow.schema.json"
         );
     }
+
+    #[test]
+    fn the_kept_schema_of_manifests_is_the_one_that_is_served() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/integration.schema.json"
+        );
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == crate::sidecar::workflows::integration_schema_text(),
+            "docs/integration.schema.json is not what the code says; if that is meant: weldrfs integrations schema > \
+             docs/integration.schema.json"
+        );
+    }
 }

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde_saphyr::Spanned;
 
 use super::span::Span;
+use crate::sidecar::integrations::Work;
 
 /// A workflow: what is to be done on a project, step by step.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -133,6 +134,10 @@ pub(in crate::sidecar::workflows) struct Step {
     /// Waiting for a time or for something to answer.
     #[serde(default)]
     pub(in crate::sidecar::workflows) wait: Option<Wait>,
+    /// Files and variables of integrations, and a note of them. For runs that install some only.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub(in crate::sidecar::workflows) install: Option<Work>,
 
     /// Variables of the command, the agent or the app.
     #[serde(default)]

@@ -43,11 +43,7 @@ impl RunLoop {
             self.rows.run.error = Some(fault);
             self.rows.run.ended_ms = Some(self.now_ms());
             // Both at once: the next sidecar must not find a run that is over and has nothing left to be done.
-            let row = RevertRow {
-                report,
-                origin: None,
-            };
-            self.begin_revert(row).await;
+            self.begin_revert(RevertRow::unasked(report)).await;
             self.parts.metrics.ended(state);
             self.release().await;
             return;

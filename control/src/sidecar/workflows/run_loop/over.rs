@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
 use crate::sidecar::events::kinds;
 use crate::sidecar::store::{RevertRow, RunChange};
+use crate::sidecar::workflows::definition::is_install;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
 use crate::sidecar::workflows::snapshots::{OWNER, take};
@@ -41,6 +42,13 @@ impl RunLoop {
                 // One that is over is cancelled by nobody.
                 drop(self.settle(number).await);
             }
+        }
+        // All or nothing: also of an install that was cancelled. Nothing of it is there before its first snapshot.
+        let is_undone = self.rows.run.state == RunState::Cancelled
+            && is_install(&self.rows.run.workflow)
+            && self.rows.reverts.is_empty();
+        if is_undone && let Ok(report) = self.new_revert(None, false) {
+            self.begin_revert(RevertRow::unasked(report)).await;
         }
         let open = self.rows.reverts.last().cloned();
         if let Some(open) = open.filter(|open| !open.report.done && open.report.error.is_none()) {

@@ -54,7 +54,7 @@ impl Scope for RunScope<'_> {
 /// Up to here a floating-point number holds every whole one.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-fn value(json: Option<&Json>) -> Value {
+pub(in crate::sidecar::workflows) fn value(json: Option<&Json>) -> Value {
     match json {
         None | Some(Json::Null) => Value::Nothing,
         Some(Json::String(text)) => Value::Text(text.clone()),

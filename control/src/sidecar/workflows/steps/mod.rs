@@ -2,6 +2,7 @@
 
 mod agent;
 mod http;
+mod install;
 mod output;
 mod preview;
 mod run;
@@ -28,6 +29,7 @@ use super::points::Point;
 use super::types::Fault;
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Sandbox};
+use crate::sidecar::integrations::Work;
 use crate::sidecar::store::OutputPlace;
 
 /// Most bytes of one output.
@@ -165,6 +167,7 @@ pub(super) enum FilledKind {
         note: String,
     },
     WaitFor(Duration),
+    Install(Work),
     WaitUntil {
         url: String,
         every: Duration,
@@ -208,6 +211,7 @@ pub(super) fn fill(step: &Planned, scope: &dyn Scope) -> Filled {
                 .map_or_else(String::new, |note| note.fill(scope)),
         },
         Kind::WaitFor(span) => FilledKind::WaitFor(span.0),
+        Kind::Install(work) => FilledKind::Install(work.clone()),
         Kind::WaitUntil { url, every, expect } => FilledKind::WaitUntil {
             url: url.fill(scope),
             every: every.0,
@@ -255,6 +259,7 @@ pub(super) async fn perform(attempt: Attempt) {
         FilledKind::WaitUntil { url, every, expect } => {
             wait::perform_until(attempt, url, every, expect).await
         }
+        FilledKind::Install(work) => install::perform(attempt, work).await,
         FilledKind::Agent(asked) => agent::perform(attempt, asked).await,
         FilledKind::Preview(app) => preview::perform(attempt, app).await,
     };
