@@ -19,6 +19,7 @@ mod integrations;
 mod keys;
 mod killed;
 mod load;
+mod many_runs;
 mod monitoring;
 mod mounts;
 mod page;

@@ -12,6 +12,7 @@ mod points;
 mod projects;
 mod registry;
 mod report;
+mod retention;
 mod run_loop;
 mod snapshots;
 mod steps;
@@ -155,11 +156,15 @@ pub(super) struct Asked {
 }
 
 /// Dropping it ends all loops where they are; the next sidecar goes on.
-struct Ends(Registry);
+struct Ends {
+    registry: Registry,
+    retention: AbortHandle,
+}
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.abort_all();
+        self.registry.abort_all();
+        self.retention.abort();
     }
 }
 
@@ -170,9 +175,14 @@ impl Workflows {
     /// [`ApiError::DatabaseUnavailable`]; [`ApiError::Internal`] when the machine does not say what runs.
     pub(super) async fn start(parts: Parts) -> Result<Self, ApiError> {
         let parts = Arc::new(parts);
+        let retention = retention::remove_surplus(parts.store.clone(), Arc::clone(&parts.clock));
+        let ends = Ends {
+            registry: parts.registry.clone(),
+            retention: tokio::spawn(retention).abort_handle(),
+        };
         let workflows = Self {
             parts: Arc::clone(&parts),
-            _ends: Arc::new(Ends(parts.registry.clone())),
+            _ends: Arc::new(ends),
         };
         let found = parts.sandboxes.found().await.map_err(|error| {
             tracing::error!(%error, "the sandboxes of steps cannot be found");

@@ -1,37 +1,31 @@
-//! The attempts at one step: beginning one, hearing of it, ending it when its time is over, and what follows from its end.
+//! The attempts at one step: beginning one, hearing of it, and ending it when its time is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::{Cancelled, RunLoop};
-use crate::sidecar::events::kinds;
-use crate::sidecar::store::{NewEvent, OutputPlace};
+use crate::sidecar::store::OutputPlace;
 use crate::sidecar::workflows::definition::{Planned, Workflow};
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
 use crate::sidecar::workflows::steps::{
-    Attempt, Ending, Outcome, Report, Stop, bounded, fault, fault_of, fill, fitting, perform,
+    Attempt, Ending, Outcome, Report, Stop, fault, fault_of, fill, perform,
 };
-use crate::sidecar::workflows::types::{AttemptReport, Fault, RunState, StepState};
+use crate::sidecar::workflows::types::{Fault, RunState, StepState};
 
 /// Reports that wait for the loop.
 const REPORTS: usize = 16;
+
 /// How much longer than its time an attempt may take to end when it is told to.
 const END_MARGIN: Duration = Duration::from_secs(120);
+
 /// How long after its time the loop ends an attempt whose own clock does not.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(10);
-/// How often a step may be cut off and tried again, beside its attempts.
-const INTERRUPTIONS_MAX: usize = 3;
-/// How often signs of life are written down.
-const ALIVE_MS: u64 = 2000;
-/// The code of an attempt that was cut off.
-const INTERRUPTED: &str = "interrupted";
 
 /// Ends a task with this.
 struct Ends(AbortHandle);
@@ -283,268 +277,9 @@ impl RunLoop {
             stop,
         })
     }
-
-    /// Writes down what was heard.
-    async fn heard(&mut self, number: usize, report: Report, was_cancelled: bool) {
-        if was_cancelled {
-            // The rows say how it ended already.
-            return;
-        }
-        let now = self.now_ms();
-        let Some(step) = self.rows.steps.get_mut(number) else {
-            return;
-        };
-        let before_ms = step.progress_ms.replace(now);
-        let was_waiting = step.state == StepState::Waiting;
-        let event = match report {
-            Report::Alive => {
-                if now.saturating_sub(before_ms.unwrap_or(0)) < ALIVE_MS {
-                    step.progress_ms = before_ms;
-                    return;
-                }
-                None
-            }
-            Report::Doing(doing) => {
-                step.doing = Some(doing);
-                step.state = StepState::Running;
-                Some(self.step_event(number))
-            }
-            Report::Waits(doing) => {
-                step.doing = Some(doing);
-                step.state = StepState::Waiting;
-                Some(self.step_event(number))
-            }
-            Report::Output { text, place } => {
-                step.place = place;
-                match text.is_empty() {
-                    true => None,
-                    false => {
-                        self.said_by(number, kinds::STEP_OUTPUT, text, json!({}))
-                            .await
-                    }
-                }
-            }
-            Report::Event {
-                kind,
-                message,
-                data,
-            } => self.said_by(number, kind, message, data).await,
-            Report::Over(_) => None,
-        };
-        let is_waiting = self
-            .rows
-            .steps
-            .get(number)
-            .is_some_and(|step| step.state == StepState::Waiting);
-        if is_waiting != was_waiting {
-            self.rows.run.state = match is_waiting {
-                true => RunState::Waiting,
-                false => RunState::Running,
-            };
-        }
-        let is_output = matches!(&event, Some(event) if event.kind == kinds::STEP_OUTPUT);
-        self.save(Some(number), event.into_iter().collect()).await;
-        if is_output {
-            self.reached(Point::Output).await;
-        }
-    }
-
-    /// Tells what a program says, unless those of this run have said as much as is told.
-    async fn said_by(
-        &mut self,
-        number: usize,
-        kind: &'static str,
-        message: String,
-        data: serde_json::Value,
-    ) -> Option<NewEvent> {
-        let said = match self.said {
-            Some(said) => said,
-            // What cannot be read is told again at most.
-            None => self
-                .parts
-                .store
-                .said_by(&self.rows.run.id)
-                .await
-                .unwrap_or(0),
-        };
-        if said > self.parts.said_max {
-            self.said = Some(said);
-            return None;
-        }
-        let event = self.told_by(number, kind, message, data);
-        let data = event.data.as_ref().map_or(0, |data| data.to_string().len());
-        let said = said.saturating_add((event.message.len() + data) as u64);
-        self.said = Some(said);
-        match said > self.parts.said_max {
-            false => Some(event),
-            true => Some(self.told_by(
-                number,
-                kind,
-                "what the steps of this run say further is not told".into(),
-                json!({"type": "cut"}),
-            )),
-        }
-    }
-
-    fn told_by(
-        &self,
-        number: usize,
-        kind: &'static str,
-        message: String,
-        data: serde_json::Value,
-    ) -> NewEvent {
-        let attempt = self.rows.steps.get(number).map_or(0, |step| step.attempt);
-        let mut data = data;
-        if let Some(fields) = data.as_object_mut() {
-            fields.insert("attempt".into(), attempt.into());
-        }
-        NewEvent {
-            step: self.rows.steps.get(number).map(|step| step.name.clone()),
-            ..self.event(kind, message, data)
-        }
-    }
-
-    /// When a step that goes on like this counts as stuck; none when it was told, or only waits.
-    fn stuck_in(&self, number: usize) -> Option<Duration> {
-        let step = self.rows.steps.get(number)?;
-        let at = step.progress_ms?.saturating_add(self.parts.stuck_after_ms);
-        let now = self.now_ms();
-        (step.state == StepState::Running && at > now).then(|| Duration::from_millis(at - now))
-    }
-
-    async fn tell_stuck(&mut self, number: usize) {
-        let Some(step) = self.rows.steps.get(number) else {
-            return;
-        };
-        let seconds = self.parts.stuck_after_ms / 1000;
-        let message = format!("nothing was heard of step {} for {seconds} s", step.name);
-        let event = self.told_by(number, kinds::STEP, message, json!({"stuck": true}));
-        self.save(Some(number), vec![event]).await;
-    }
-
-    /// What came of an attempt, with an end to what it says.
-    fn bounded(&self, number: usize, outcome: Outcome) -> Outcome {
-        let others = self.rows.steps.iter().enumerate();
-        let others = others.filter(|(other, _)| *other != number);
-        match outcome {
-            Outcome::Done(outputs) => {
-                Outcome::Done(fitting(outputs, others.map(|(_, step)| &step.outputs)))
-            }
-            Outcome::Failed(fault) => Outcome::Failed(bounded(fault)),
-            Outcome::Interrupted(fault) => Outcome::Interrupted(bounded(fault)),
-        }
-    }
-
-    /// What follows from the end of an attempt.
-    async fn conclude(
-        &mut self,
-        (number, planned): (usize, &Planned),
-        ending: Ending,
-        was_cancelled: bool,
-        run_ends_ms: Option<u64>,
-    ) {
-        let now = self.now_ms();
-        let outcome = self.bounded(number, ending.outcome);
-        let Some(step) = self.rows.steps.get_mut(number) else {
-            return;
-        };
-        let began_ms = step.attempt_ms.take().unwrap_or(now);
-        step.times_out_ms = None;
-        step.progress_ms = Some(now);
-        step.log = ending.log;
-        let (outcome, error) = match outcome {
-            Outcome::Done(outputs) => {
-                step.outputs = outputs;
-                ("succeeded", None)
-            }
-            Outcome::Failed(fault) => ("failed", Some(fault)),
-            Outcome::Interrupted(cause) => (INTERRUPTED, Some(fault(INTERRUPTED, cause.message))),
-        };
-        let outcome = if was_cancelled { "cancelled" } else { outcome };
-        self.parts.metrics.attempted(planned.kind.name(), outcome);
-        step.attempts.push(AttemptReport {
-            attempt: step.attempt,
-            started_ms: began_ms,
-            ended_ms: now,
-            error: error.clone(),
-        });
-        if was_cancelled {
-            self.save(Some(number), Vec::new()).await;
-            return;
-        }
-        step.error.clone_from(&error);
-        step.doing = None;
-        let next = error
-            .as_ref()
-            .and_then(|error| next_attempt(step, planned, error, now))
-            // After the end of the run there is none.
-            .filter(|pause_ms| run_ends_ms.is_none_or(|ends| now.saturating_add(*pause_ms) < ends));
-        match (&error, next) {
-            (None, _) => step.state = StepState::Succeeded,
-            (Some(error), Some(pause_ms)) => {
-                step.state = StepState::Waiting;
-                step.next_ms = Some(now.saturating_add(pause_ms));
-                step.doing = Some(format!(
-                    "waits {} ms for attempt {}, after: {}",
-                    pause_ms,
-                    step.attempt + 1,
-                    error.message
-                ));
-            }
-            (Some(error), None) if error.code == INTERRUPTED => {
-                step.state = StepState::Interrupted;
-            }
-            (Some(_), None) => step.state = StepState::Failed,
-        }
-        if step.state.is_over() {
-            step.ended_ms = Some(now);
-        }
-        let is_again = step.state == StepState::Waiting;
-        self.rows.run.state = match is_again {
-            true => RunState::Waiting,
-            false => RunState::Running,
-        };
-        self.save(Some(number), vec![self.step_event(number)]).await;
-        self.reached(match is_again {
-            true => Point::RetryAfter,
-            false => Point::OutcomeAfter,
-        })
-        .await;
-    }
 }
 
 /// Whether it is done in a sandbox of its own.
 fn takes_sandbox(planned: &Planned) -> bool {
     matches!(planned.kind.name(), "run" | "agent")
-}
-
-/// In how many milliseconds there is another attempt; none when this was the last.
-fn next_attempt(
-    step: &crate::sidecar::store::StepRow,
-    planned: &Planned,
-    error: &Fault,
-    now_ms: u64,
-) -> Option<u64> {
-    let is_interruption = |one: &&AttemptReport| {
-        one.error
-            .as_ref()
-            .is_some_and(|error| error.code == INTERRUPTED)
-    };
-    let interruptions = step.attempts.iter().filter(is_interruption).count();
-    let failures = u32::try_from(step.attempts.len() - interruptions).unwrap_or(u32::MAX);
-    let pause_ms = match error.code == INTERRUPTED {
-        true if planned.idempotent && interruptions <= INTERRUPTIONS_MAX => 0,
-        false if planned.idempotent && failures < planned.attempts => {
-            let pause = planned.retry.as_ref().map(|retry| retry.pause(failures));
-            pause.map_or(0, |pause| {
-                u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
-            })
-        }
-        _ => return None,
-    };
-    let ends_ms = step
-        .started_ms
-        .unwrap_or(now_ms)
-        .saturating_add(planned.total_ms);
-    (now_ms.saturating_add(pause_ms) < ends_ms).then_some(pause_ms)
 }

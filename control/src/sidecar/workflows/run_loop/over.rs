@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Patience, RunLoop, WRITE_AGAIN};
+use super::telling::WRITE_AGAIN;
+use super::{Patience, RunLoop};
 use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
 use crate::sidecar::at_rest::at_rest;

@@ -119,12 +119,13 @@ async fn a_run_that_was_just_reverted_keeps_its_snapshots() {
 
 #[tokio::test]
 async fn a_run_without_its_snapshots_is_not_tried_again() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
     let failed = rig
         .done("steps:\n  - {name: a, run: effect a; exit 1}\n")
         .await;
     let run = failed.run.run;
     rig.store.forget_snapshots(&run).await.unwrap();
+    rig.fresh().await;
     for skips in [false, true] {
         let again = rig.all().again(&run, StepRequest::default(), skips).await;
         assert!(
@@ -134,12 +135,4 @@ async fn a_run_without_its_snapshots_is_not_tried_again() {
     }
     is(&rig.show(&run).await, RunState::Failed);
     assert_eq!(rig.sandboxes.effects(), ["a"]);
-    // One that did nothing yet has nothing to go back to.
-    let stuck = rig
-        .trigger("steps:\n  - {name: a, wait: {for: 1h}}\n")
-        .await
-        .unwrap()
-        .run;
-    rig.all().cancel(&stuck).await.unwrap();
-    rig.over(&stuck).await;
 }

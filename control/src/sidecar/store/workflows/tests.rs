@@ -1,0 +1,175 @@
+use std::collections::BTreeMap;
+
+use super::retention::{REVERTED_AGE_MS, RUNS_AGE_MS};
+use super::*;
+use crate::sidecar::store::Store;
+
+fn run(n: u64) -> RunRow {
+    RunRow {
+        seq: 0,
+        id: String::new(),
+        workflow: "w".into(),
+        mount: "m".into(),
+        path: String::new(),
+        definition: format!("hash-{}", n % 3),
+        inputs: BTreeMap::new(),
+        state: RunState::Succeeded,
+        error: None,
+        created_ms: n,
+        started_ms: Some(n),
+        ended_ms: Some(n),
+        snapshot: None,
+        releasing: false,
+        origin: Some(format!("origin-{n}")),
+    }
+}
+
+async fn add(store: &Store, row: RunRow) -> (RunRow, bool, i64) {
+    let steps = vec![StepRow::new(0, "a", "run")];
+    let added = store.add_run(row, steps, "text".into(), |run| NewEvent {
+        kind: "workflow.run",
+        run: Some(run.id.clone()),
+        ..NewEvent::default()
+    });
+    added.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_one_run_and_ids_are_never_used_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (first, is_new, _) = add(&store, run(7)).await;
+    assert!(is_new);
+    let (same, is_new, _) = add(&store, run(7)).await;
+    assert!(!is_new && same == first);
+    let rows = store.run_rows(&first.id).await.unwrap().unwrap();
+    assert_eq!((&rows.run, rows.steps.len()), (&first, 1));
+    assert_eq!(
+        store.definition("hash-1").await.unwrap().as_deref(),
+        Some("text")
+    );
+    store
+        .run(|open| open.db.execute("DELETE FROM run", ()).map(drop))
+        .await
+        .unwrap();
+    let (second, _, _) = add(&store, run(7)).await;
+    assert_ne!(first.id, second.id);
+}
+
+#[tokio::test]
+async fn runs_that_are_over_end_by_age_and_by_number_with_all_that_is_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let with_snapshot = RunRow {
+        snapshot: Some("s".into()),
+        ..run(1)
+    };
+    let (kept, _, _) = add(&store, with_snapshot).await;
+    for n in 2..5 {
+        add(&store, run(n)).await;
+    }
+    add(&store, run(RUNS_AGE_MS + 4)).await;
+    let left = |filter: RunFilter| {
+        let store = store.clone();
+        async move {
+            store
+                .runs(RunFilter {
+                    most: 100,
+                    ..filter
+                })
+                .await
+                .unwrap()
+        }
+    };
+    let now = left(RunFilter::default()).await;
+    let times: Vec<u64> = now.iter().map(|(run, _)| run.created_ms).collect();
+    assert_eq!(times, [RUNS_AGE_MS + 4, 1], "the one with snapshots stays");
+    store.forget_snapshots(&kept.id).await.unwrap();
+    add(&store, run(RUNS_AGE_MS + 5)).await;
+    assert_eq!(left(RunFilter::default()).await.len(), 2);
+    assert_eq!(store.run_rows(&kept.id).await.unwrap(), None);
+    let counts = store.run(|open| {
+        open.db.query_row(
+            "SELECT (SELECT count(*) FROM step), (SELECT count(*) FROM definition)",
+            (),
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+        )
+    });
+    assert_eq!(counts.await.unwrap(), (2, 2));
+}
+
+#[tokio::test]
+async fn a_run_that_was_just_reverted_stays_however_old_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (old, _, _) = add(&store, run(1)).await;
+    let (reverted, _, _) = add(&store, run(2)).await;
+    let now_ms = RUNS_AGE_MS + 10;
+    let report = RevertReport {
+        run: reverted.id.clone(),
+        number: 1,
+        step: None,
+        undo: false,
+        restored: "s".into(),
+        kept: "k".into(),
+        kept_late: None,
+        names: 0,
+        at: now_ms,
+        done: true,
+        error: None,
+    };
+    let row = RevertRow {
+        report,
+        origin: Some("o".into()),
+    };
+    let change = RunChange {
+        revert: Some(row.clone()),
+        ..RunChange::default()
+    };
+    store.change_run(&reverted.id, change).await.unwrap();
+    add(&store, run(now_ms)).await;
+    assert_eq!(store.run_rows(&old.id).await.unwrap(), None);
+    let kept = store.run_rows(&reverted.id).await.unwrap().unwrap();
+    assert_eq!(kept.reverts, [row]);
+    add(&store, run(now_ms + REVERTED_AGE_MS)).await;
+    assert_eq!(store.run_rows(&reverted.id).await.unwrap(), None);
+}
+
+/// What is asked at the start, for each run, and by lists costs what it answers, however many runs are over.
+#[tokio::test]
+async fn what_is_over_is_not_looked_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for (sql, index) in [
+        ("SELECT id FROM run WHERE live = 1 ORDER BY seq", "run_live"),
+        ("SELECT count(*) FROM run WHERE live = 1", "run_live"),
+        (
+            "SELECT id FROM run WHERE live = 0 ORDER BY seq LIMIT 20",
+            "run_over",
+        ),
+        (
+            "SELECT id FROM run WHERE seq < 9 ORDER BY seq DESC LIMIT 9",
+            "PRIMARY KEY",
+        ),
+        (
+            "SELECT id FROM run WHERE origin = 'x'",
+            "sqlite_autoindex_run",
+        ),
+        (
+            "SELECT id FROM run WHERE mount = 'm' AND path = '' AND live = 0 ORDER BY seq DESC",
+            "run_project",
+        ),
+        (
+            "SELECT name FROM step WHERE run = 'x' ORDER BY number",
+            "PRIMARY KEY",
+        ),
+    ] {
+        let plan = store.look(move |open| {
+            let mut statement = open.db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let rows = statement.query_map((), |row| row.get::<_, String>(3))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let plan = plan.await.unwrap().join("; ");
+        assert!(plan.contains(index), "{sql}: {plan}");
+    }
+}
