@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod agent_floods;
 mod attacks;
 mod better_auth;
 mod branches;

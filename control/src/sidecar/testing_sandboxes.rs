@@ -259,6 +259,10 @@ impl Command {
             let work = async {
                 match words.as_slice() {
                     ["say", text @ ..] => self.write(OutputStream::Stdout, &text.join(" ")),
+                    ["flood", bytes] => {
+                        let bytes: usize = bytes.parse().unwrap();
+                        self.write(OutputStream::Stdout, &"x".repeat(bytes));
+                    }
                     ["warn", text @ ..] => self.write(OutputStream::Stderr, &text.join(" ")),
                     ["variable", name] => {
                         let value = self.order.variables.get(*name).cloned();

@@ -58,7 +58,7 @@ pub(in crate::sidecar) async fn start_preview(
         // In a task of its own: a client that goes away leaves nothing half started.
         async move {
             let starting = tokio::spawn(async move {
-                let starting = app.previews.start(request);
+                let starting = app.previews.start(request, None);
                 tokio::time::timeout(START_TIMEOUT, starting)
                     .await
                     .unwrap_or_else(|_| {

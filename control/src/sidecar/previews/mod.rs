@@ -201,6 +201,14 @@ impl Previews {
         Ok(self.shown(&self.kept(id)?))
     }
 
+    /// The one that has the mark `by`, if it is there.
+    pub(super) fn started_by(&self, by: &str) -> Option<Preview> {
+        let kept: Vec<Kept> = self.all.lock().values().cloned().collect();
+        kept.iter()
+            .find(|kept| kept.shared.wanted().by.as_deref() == Some(by))
+            .map(|kept| self.shown(kept))
+    }
+
     /// Tells whenever one of them changes; ends when it is forgotten.
     ///
     /// # Errors

@@ -61,6 +61,9 @@ pub(super) struct Wanted {
     pub(super) starts: u32,
     #[serde(default)]
     pub(super) restarts: u32,
+    /// What asked for it, as that calls itself; absent when a request did.
+    #[serde(default)]
+    pub(super) by: Option<String>,
     /// The process of its mount, when it was started.
     #[serde(default)]
     pub(super) mount_pid: Option<u32>,

@@ -23,7 +23,8 @@ const OVER_MAX: usize = 100;
 const DETECTION: Duration = Duration::from_secs(20);
 
 impl Previews {
-    /// Starts an app, or says that it is there already; answers before it is ready.
+    /// Starts an app, or says that it is there already; answers before it is ready. One that is started has the mark `by`,
+    /// which its row keeps.
     ///
     /// # Errors
     /// [`ApiError::InvalidRequest`], [`ApiError::NotFound`], [`ApiError::NotMounted`], [`ApiError::Conflict`],
@@ -31,6 +32,7 @@ impl Previews {
     pub(in crate::sidecar) async fn start(
         &self,
         request: PreviewRequest,
+        by: Option<String>,
     ) -> Result<Preview, ApiError> {
         let parts = &self.parts;
         let checked = check(request, &parts.settings, &parts.secrets)?;
@@ -89,6 +91,7 @@ impl Previews {
             sandbox: None,
             starts: 0,
             restarts: 0,
+            by,
             mount_pid: None,
             ready_after_ms: None,
             ended: None,

@@ -12,7 +12,9 @@ mod workflows;
 pub(super) use answers::Reserved;
 pub(super) use branches::{BranchRow, Mark, RowState};
 pub(super) use previews::KeptPreview;
-pub(super) use workflows::{OutputPlace, RunChange, RunFilter, RunRow, RunRows, StepRow};
+pub(super) use workflows::{
+    OutputPlace, RevertRow, RunChange, RunFilter, RunRow, RunRows, StepRow,
+};
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

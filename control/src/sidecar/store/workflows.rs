@@ -10,11 +10,14 @@ use serde_json::Value as Json;
 
 use super::{NewEvent, Store, insert_event, unsigned};
 use crate::error::ApiError;
+use crate::sidecar::events::kinds;
 use crate::sidecar::workflows::{AttemptReport, Fault, RevertReport, RunState, StepState};
 
 /// Most runs that are over and kept, and how long they are.
 pub(in crate::sidecar) const RUNS_MAX: i64 = 10_000;
 const RUNS_AGE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// How long one stays that was reverted, however many there are: somebody may want to undo that.
+const REVERTED_AGE_MS: u64 = 24 * 60 * 60 * 1000;
 /// How many are looked at for removal whenever a run is added: more than one, so that it ends.
 const TRIM: i64 = 20;
 /// Most runs that are not over.
@@ -115,7 +118,27 @@ impl StepRow {
 pub(in crate::sidecar) struct RunRows {
     pub(in crate::sidecar) run: RunRow,
     pub(in crate::sidecar) steps: Vec<StepRow>,
-    pub(in crate::sidecar) reverts: Vec<RevertReport>,
+    pub(in crate::sidecar) reverts: Vec<RevertRow>,
+}
+
+/// A revert of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub(in crate::sidecar) struct RevertRow {
+    #[serde(flatten)]
+    pub(in crate::sidecar) report: RevertReport,
+    /// Names the request that asked for it, if that had a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::sidecar) origin: Option<String>,
+}
+
+impl RevertRow {
+    /// One that no request asked for: the run makes it itself.
+    pub(in crate::sidecar) fn unasked(report: RevertReport) -> Self {
+        Self {
+            report,
+            origin: None,
+        }
+    }
 }
 
 /// What changes at once.
@@ -123,7 +146,7 @@ pub(in crate::sidecar) struct RunRows {
 pub(in crate::sidecar) struct RunChange {
     pub(in crate::sidecar) run: Option<RunRow>,
     pub(in crate::sidecar) steps: Vec<StepRow>,
-    pub(in crate::sidecar) revert: Option<RevertReport>,
+    pub(in crate::sidecar) revert: Option<RevertRow>,
     pub(in crate::sidecar) events: Vec<NewEvent>,
 }
 
@@ -221,7 +244,7 @@ impl Store {
                 tx.prepare_cached(
                     "INSERT OR REPLACE INTO revert (run, number, report) VALUES (?1, ?2, ?3)",
                 )?
-                .execute(params![id, revert.number, json(revert)?])?;
+                .execute(params![id, revert.report.number, json(revert)?])?;
             }
             let mut last = None;
             for event in &change.events {
@@ -263,6 +286,25 @@ impl Store {
                 steps,
                 reverts,
             }))
+        })
+        .await
+    }
+
+    /// Bytes of the events that tell what the programs of a run said.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn said_by(&self, id: &str) -> Result<u64, ApiError> {
+        let id = id.to_owned();
+        self.look(move |open| {
+            open.db
+                .prepare_cached(
+                    "SELECT coalesce(sum(octet_length(message) + coalesce(octet_length(data), 0)), 0) FROM event
+                     WHERE run = ?1 AND kind IN (?2, ?3)",
+                )?
+                .query_row(params![id, kinds::STEP_OUTPUT, kinds::STEP_AGENT], |row| {
+                    Ok(unsigned(row.get(0)?))
+                })
         })
         .await
     }
@@ -395,8 +437,8 @@ impl Store {
         .await
     }
 
-    /// Runs on `mount` that are over, still have snapshots, and are older than the newest `kept` of the project at `path`;
-    /// at most `most`.
+    /// Runs on `mount` that are over and still have snapshots, but for the newest `kept` of the project at `path`; at most
+    /// `most`. One that was reverted is as new as that: somebody may want to undo it.
     ///
     /// # Errors
     /// [`ApiError::DatabaseUnavailable`].
@@ -411,10 +453,27 @@ impl Store {
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT id FROM run WHERE mount = ?1 AND path = ?2 AND live = 0 AND snapshot IS NOT NULL
-                 ORDER BY seq DESC LIMIT ?4 OFFSET ?3",
+                 ORDER BY max(created_ms, coalesce((SELECT max(json_extract(report, '$.at')) FROM revert WHERE run = run.id), 0))
+                 DESC, seq DESC LIMIT ?4 OFFSET ?3",
             )?;
             let ids = statement.query_map(params![mount, path, kept, most], |row| row.get(0))?;
             ids.collect()
+        })
+        .await
+    }
+
+    /// Whether a run is over and nothing is done with it.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn is_at_rest(&self, id: &str) -> Result<bool, ApiError> {
+        let id = id.to_owned();
+        self.look(move |open| {
+            open.db
+                .prepare_cached("SELECT live = 0 FROM run WHERE id = ?1")?
+                .query_row([&id], |row| row.get(0))
+                .optional()
+                .map(|found| found.unwrap_or(true))
         })
         .await
     }
@@ -466,9 +525,12 @@ impl Store {
 fn trim(db: &Connection, now_ms: u64) -> rusqlite::Result<()> {
     let newest: Option<i64> = db.query_row("SELECT max(seq) FROM run", (), |row| row.get(0))?;
     let mut statement = db.prepare_cached(
-        "SELECT id, definition, seq, ended_ms, snapshot IS NULL FROM run WHERE live = 0 ORDER BY seq LIMIT ?1",
+        "SELECT id, definition, seq, ended_ms, snapshot IS NULL FROM run WHERE live = 0
+         AND NOT EXISTS (SELECT 1 FROM revert WHERE run = run.id AND json_extract(report, '$.at') > ?2)
+         ORDER BY seq LIMIT ?1",
     )?;
-    let oldest = statement.query_map([TRIM], |row| {
+    let reverted_ms = signed(now_ms.saturating_sub(REVERTED_AGE_MS));
+    let oldest = statement.query_map([TRIM, reverted_ms], |row| {
         Ok((
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
@@ -731,6 +793,43 @@ mod tests {
             )
         });
         assert_eq!(counts.await.unwrap(), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_just_reverted_stays_however_old_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (old, _, _) = add(&store, run(1)).await;
+        let (reverted, _, _) = add(&store, run(2)).await;
+        let now_ms = RUNS_AGE_MS + 10;
+        let report = RevertReport {
+            run: reverted.id.clone(),
+            number: 1,
+            step: None,
+            undo: false,
+            restored: "s".into(),
+            kept: "k".into(),
+            kept_late: None,
+            names: 0,
+            at: now_ms,
+            done: true,
+            error: None,
+        };
+        let row = RevertRow {
+            report,
+            origin: Some("o".into()),
+        };
+        let change = RunChange {
+            revert: Some(row.clone()),
+            ..RunChange::default()
+        };
+        store.change_run(&reverted.id, change).await.unwrap();
+        add(&store, run(now_ms)).await;
+        assert_eq!(store.run_rows(&old.id).await.unwrap(), None);
+        let kept = store.run_rows(&reverted.id).await.unwrap().unwrap();
+        assert_eq!(kept.reverts, [row]);
+        add(&store, run(now_ms + REVERTED_AGE_MS)).await;
+        assert_eq!(store.run_rows(&reverted.id).await.unwrap(), None);
     }
 
     /// What is asked at the start, for each run, and by lists costs what it answers, however many runs are over.

@@ -43,7 +43,7 @@ use super::names;
 use super::previews::Previews;
 use super::sandboxing::SandboxSettings;
 use super::secret_folder::SecretFolder;
-use super::store::{NewEvent, RunFilter, RunRow, RunRows, StepRow, Store};
+use super::store::{NewEvent, RevertRow, RunFilter, RunRow, RunRows, StepRow, Store};
 use super::types::{HealthStatus, PartHealth};
 use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Sandbox, SandboxHost};
@@ -63,6 +63,8 @@ pub use types::{
 
 /// How long nothing may be heard of a step before it counts as stuck.
 pub(super) const STUCK_AFTER_MS: u64 = 60_000;
+/// Most bytes that are told of what the programs of a run say.
+const SAID_MAX: u64 = 8 * 1024 * 1024;
 /// Most runs in one answer, and how many when nothing is said.
 pub(super) const LIST_MAX: u32 = 200;
 pub(super) const LIST: u32 = 50;
@@ -84,6 +86,8 @@ pub(super) struct Parts {
     pub(super) points: Arc<dyn Points>,
     pub(super) metrics: WorkflowMetrics,
     pub(super) stuck_after_ms: u64,
+    /// Most bytes that are told of what the programs of a run say.
+    said_max: u64,
     /// For sandboxes of steps.
     places: Arc<Semaphore>,
     /// For the removal of snapshots.
@@ -120,6 +124,7 @@ impl Parts {
             points,
             metrics: WorkflowMetrics::new(),
             stuck_after_ms: STUCK_AFTER_MS,
+            said_max: SAID_MAX,
             web: Web::default(),
             projects: Projects::default(),
             registry: Registry::default(),
@@ -454,12 +459,18 @@ impl Workflows {
         attempt: Option<Attempt>,
     ) -> Result<RevertReport, ApiError> {
         let rows = self.rows(&request.run).await?;
-        if let Some(same) = done_before(&rows, &request, attempt.as_ref()) {
+        let origin = attempt.map(|attempt| attempt.id);
+        if let Some(same) = done_before(&rows, origin.as_deref()) {
             return Ok(same);
         }
         let RevertRequest { run, step, undo } = request;
-        self.ask(&run, |reply| Message::Revert { step, undo, reply })
-            .await
+        self.ask(&run, |reply| Message::Revert {
+            step,
+            undo,
+            origin,
+            reply,
+        })
+        .await
     }
 
     /// What changed between the snapshots around a step, or from before the first step to after the last.
@@ -524,18 +535,12 @@ impl Workflows {
     }
 }
 
-/// The revert that this request asked for before, if it was done or begun by an earlier sidecar.
-fn done_before(
-    rows: &RunRows,
-    request: &RevertRequest,
-    attempt: Option<&Attempt>,
-) -> Option<RevertReport> {
-    if !attempt.is_some_and(|attempt| attempt.is_again) {
-        return None;
-    }
-    let last = rows.reverts.last()?;
-    let same = last.undo == request.undo && last.step == request.step && last.error.is_none();
-    same.then(|| last.clone())
+/// The revert that this request asked for before, if it was done or begun by an earlier sidecar. One that failed is tried
+/// again.
+fn done_before(rows: &RunRows, origin: Option<&str>) -> Option<RevertReport> {
+    let same = |row: &&RevertRow| row.origin.is_some() && row.origin.as_deref() == origin;
+    let last = rows.reverts.iter().rev().find(same)?;
+    last.report.error.is_none().then(|| last.report.clone())
 }
 
 fn sandbox_of(found: &FoundSandbox) -> &Sandbox {
@@ -552,7 +557,7 @@ fn had(parts: &Parts, rows: &RunRows) -> Left {
     let is_reverting = rows
         .reverts
         .last()
-        .is_some_and(|last| !last.done && last.error.is_none());
+        .is_some_and(|last| !last.report.done && last.report.error.is_none());
     let mut left = Left::default();
     if run.state != RunState::Queued || is_reverting {
         left.turn = Some(parts.registry.has_turn(group_of(run), run.seq));

@@ -27,6 +27,7 @@ pub(super) enum Message {
         step: Option<String>,
         undo: bool,
         /// Names the request, if it may come again.
+        origin: Option<String>,
         reply: Reply<RevertReport>,
     },
 }

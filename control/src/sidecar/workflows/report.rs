@@ -40,7 +40,7 @@ pub(super) fn details(rows: &RunRows, now_ms: u64, stuck_after_ms: u64) -> RunDe
             .iter()
             .map(|step| report(step, now_ms, stuck_after_ms))
             .collect(),
-        reverts: rows.reverts.clone(),
+        reverts: rows.reverts.iter().map(|row| row.report.clone()).collect(),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::error::ApiError;
 use crate::sandbox::{FoundSandbox, Secrets};
 use crate::sidecar::events::kinds;
 use crate::sidecar::mounts::Occupied;
-use crate::sidecar::store::{NewEvent, RunChange, RunRow, RunRows};
+use crate::sidecar::store::{NewEvent, RevertRow, RunChange, RunRow, RunRows};
 
 /// Between two attempts to write a row, when the database does not take it.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -59,6 +59,8 @@ pub(super) struct RunLoop {
     /// What an earlier sidecar left of the attempt that was under way.
     found: Option<FoundSandbox>,
     mask: Mask,
+    /// Bytes that were told of what its programs say; unknown of what an earlier sidecar told.
+    said: Option<u64>,
     occupied: Option<Occupied>,
     /// Among runs that may not go on at the same time. Kept until what it used is given back.
     turn: Option<Turn>,
@@ -96,6 +98,7 @@ pub(super) async fn work(
     };
     let workflow = understood(&parts, &rows).await;
     let mask = mask(&parts, workflow.as_ref().ok());
+    let said = rows.run.started_ms.is_none().then_some(0);
     let mut run_loop = RunLoop {
         parts,
         rows,
@@ -103,6 +106,7 @@ pub(super) async fn work(
         inbox,
         found: left.found,
         mask,
+        said,
         occupied: None,
         turn: left.turn,
         inside: left.inside,
@@ -562,8 +566,7 @@ impl RunLoop {
         {
             self.attempt(number, planned, workflow).await?;
         }
-        self.settle(number).await;
-        Ok(())
+        self.settle(number).await
     }
 
     /// What is left of the time of the run; [`NO_END`] when it has none.
@@ -609,13 +612,13 @@ impl RunLoop {
     }
 
     /// The snapshot after a step, whatever became of it.
-    async fn settle(&mut self, number: usize) {
+    async fn settle(&mut self, number: usize) -> Result<(), Cancelled> {
         let run = &self.rows.run;
         let Some(step) = self.rows.steps.get(number) else {
-            return;
+            return Ok(());
         };
         if step.settled || step.attempt == 0 {
-            return;
+            return Ok(());
         }
         // No name of a step has a full stop.
         let name = match step.attempt {
@@ -623,8 +626,13 @@ impl RunLoop {
             again => format!("run-{}-{}.{again}", run.id, step.name),
         };
         let note = format!("after step {} of run {}", step.name, run.id);
-        let taken = take(&self.parts, &run.mount, (&name, OWNER), &note).await;
+        let (parts, mount, named) = (Arc::clone(&self.parts), run.mount.clone(), name.clone());
+        let taking = async move { take(&parts, &mount, (&named, OWNER), &note).await };
+        let taken = self.unless_cancelled(taking).await?;
         self.reached(Point::Snapshot).await;
+        let (run, Some(step)) = (&self.rows.run, self.rows.steps.get(number)) else {
+            return Ok(());
+        };
         let mut events = Vec::new();
         let taken = match taken {
             Ok(()) => Some(name),
@@ -642,6 +650,7 @@ impl RunLoop {
         events.push(self.step_event(number));
         self.save(Some(number), events).await;
         self.reached(Point::SettledAfter).await;
+        Ok(())
     }
 
     async fn finish(&mut self, workflow: &Workflow) {
@@ -679,7 +688,7 @@ impl RunLoop {
             self.rows.run.error = Some(fault);
             self.rows.run.ended_ms = Some(self.now_ms());
             // Both at once: the next sidecar must not find a run that is over and has nothing left to be done.
-            self.begin_revert(report).await;
+            self.begin_revert(RevertRow::unasked(report)).await;
             self.parts.metrics.ended(state);
             self.release().await;
             return;

@@ -92,6 +92,10 @@ pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
         return;
     };
     for run in old {
+        // Somebody may have begun to revert it meanwhile; what cannot be asked is for the next time.
+        if !parts.store.is_at_rest(&run).await.unwrap_or(false) {
+            continue;
+        }
         let own = all
             .snapshots
             .iter()

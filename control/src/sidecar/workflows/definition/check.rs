@@ -26,6 +26,9 @@ const ENTRIES_MAX: usize = 100;
 const ATTEMPTS_MAX: u32 = 100;
 /// Most runs at a time that a definition may ask for.
 const CONCURRENCY_MAX: u32 = 1000;
+/// How long one attempt may take of what runs in a sandbox: an app until it answers, all else.
+const APP_MAX: u64 = HOUR;
+const COMMAND_MAX: u64 = 24 * HOUR;
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -122,6 +125,15 @@ impl Kind {
             Self::Preview { .. } => "preview",
             Self::WaitFor(_) | Self::WaitUntil { .. } => "wait",
             Self::Install(_) => "install",
+        }
+    }
+
+    /// The most that its sandbox takes.
+    fn timeout_max_ms(&self) -> u64 {
+        match self {
+            Self::Line(_) | Self::Words(_) | Self::Agent { .. } => COMMAND_MAX,
+            Self::Preview { .. } => APP_MAX,
+            _ => u64::MAX,
         }
     }
 
@@ -281,7 +293,21 @@ fn plan(step: &Step, known: &Known<'_>) -> Result<Planned, Problem> {
         None => None,
         Some(text) => Some(known.condition(text)?),
     };
-    let timeout_ms = step.timeout.map_or_else(|| kind.timeout_ms(), Span::ms);
+    let timeout_ms = match &step.timeout {
+        None => kind.timeout_ms(),
+        Some(timeout) => {
+            let most = kind.timeout_max_ms();
+            if timeout.value.ms() > most {
+                let text = format!(
+                    "timeout of a {} step takes {}h at most",
+                    kind.name(),
+                    most / HOUR
+                );
+                return Err(Problem::at(timeout, text));
+            }
+            timeout.value.ms()
+        }
+    };
     Ok(Planned {
         name: name.value.clone(),
         condition,

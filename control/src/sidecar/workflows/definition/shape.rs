@@ -158,9 +158,10 @@ pub(in crate::sidecar::workflows) struct Step {
     #[schemars(with = "Vec<String>")]
     pub(in crate::sidecar::workflows) outputs: Vec<Spanned<String>>,
 
-    /// How long one attempt may take.
+    /// How long one attempt may take: a day at most for a command or an agent, an hour for an app.
     #[serde(default)]
-    pub(in crate::sidecar::workflows) timeout: Option<Span>,
+    #[schemars(with = "Option<Span>")]
+    pub(in crate::sidecar::workflows) timeout: Option<Spanned<Span>>,
     /// How long all attempts and the time between them may take.
     #[serde(default)]
     pub(in crate::sidecar::workflows) total_timeout: Option<Span>,

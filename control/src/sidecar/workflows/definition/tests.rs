@@ -95,6 +95,22 @@ fn errors_say_where_and_what_was_expected() {
             ["line 4", "a time like"],
         ),
         (
+            "steps:\n  - name: a\n    run: x\n    timeout: 25h\n",
+            ["line 4, column 14", "24h at most"],
+        ),
+        (
+            "steps:\n  - name: a\n    command: [x]\n    timeout: 2d\n",
+            ["line 4, column 14", "24h at most"],
+        ),
+        (
+            "steps:\n  - name: a\n    timeout: 2d\n    agent: {command: [x], prompt: y}\n",
+            ["line 3, column 14", "24h at most"],
+        ),
+        (
+            "steps:\n  - name: a\n    preview: {}\n    timeout: 61m\n",
+            ["line 4, column 14", "1h at most"],
+        ),
+        (
             "steps:\n  - name: a\n    run: x\n  - name: a\n    run: x\n",
             ["line 4", "already"],
         ),

@@ -16,7 +16,7 @@ use crate::sidecar::workflows::definition::{Planned, Workflow};
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
 use crate::sidecar::workflows::steps::{
-    Attempt, Ending, Outcome, Report, Stop, fault, fault_of, fill, perform,
+    Attempt, Ending, Outcome, Report, Stop, bounded, fault, fault_of, fill, fitting, perform,
 };
 use crate::sidecar::workflows::types::{AttemptReport, Fault, RunState, StepState};
 
@@ -316,14 +316,19 @@ impl RunLoop {
             }
             Report::Output { text, place } => {
                 step.place = place;
-                (!text.is_empty())
-                    .then(|| self.told_by(number, kinds::STEP_OUTPUT, text, json!({})))
+                match text.is_empty() {
+                    true => None,
+                    false => {
+                        self.said_by(number, kinds::STEP_OUTPUT, text, json!({}))
+                            .await
+                    }
+                }
             }
             Report::Event {
                 kind,
                 message,
                 data,
-            } => Some(self.told_by(number, kind, message, data)),
+            } => self.said_by(number, kind, message, data).await,
             Report::Over(_) => None,
         };
         let is_waiting = self
@@ -341,6 +346,43 @@ impl RunLoop {
         self.save(Some(number), event.into_iter().collect()).await;
         if is_output {
             self.reached(Point::Output).await;
+        }
+    }
+
+    /// Tells what a program says, unless those of this run have said as much as is told.
+    async fn said_by(
+        &mut self,
+        number: usize,
+        kind: &'static str,
+        message: String,
+        data: serde_json::Value,
+    ) -> Option<NewEvent> {
+        let said = match self.said {
+            Some(said) => said,
+            // What cannot be read is told again at most.
+            None => self
+                .parts
+                .store
+                .said_by(&self.rows.run.id)
+                .await
+                .unwrap_or(0),
+        };
+        if said > self.parts.said_max {
+            self.said = Some(said);
+            return None;
+        }
+        let event = self.told_by(number, kind, message, data);
+        let data = event.data.as_ref().map_or(0, |data| data.to_string().len());
+        let said = said.saturating_add((event.message.len() + data) as u64);
+        self.said = Some(said);
+        match said > self.parts.said_max {
+            false => Some(event),
+            true => Some(self.told_by(
+                number,
+                kind,
+                "what the steps of this run say further is not told".into(),
+                json!({"type": "cut"}),
+            )),
         }
     }
 
@@ -380,6 +422,19 @@ impl RunLoop {
         self.save(Some(number), vec![event]).await;
     }
 
+    /// What came of an attempt, with an end to what it says.
+    fn bounded(&self, number: usize, outcome: Outcome) -> Outcome {
+        let others = self.rows.steps.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != number);
+        match outcome {
+            Outcome::Done(outputs) => {
+                Outcome::Done(fitting(outputs, others.map(|(_, step)| &step.outputs)))
+            }
+            Outcome::Failed(fault) => Outcome::Failed(bounded(fault)),
+            Outcome::Interrupted(fault) => Outcome::Interrupted(bounded(fault)),
+        }
+    }
+
     /// What follows from the end of an attempt.
     async fn conclude(
         &mut self,
@@ -389,6 +444,7 @@ impl RunLoop {
         run_ends_ms: Option<u64>,
     ) {
         let now = self.now_ms();
+        let outcome = self.bounded(number, ending.outcome);
         let Some(step) = self.rows.steps.get_mut(number) else {
             return;
         };
@@ -396,7 +452,7 @@ impl RunLoop {
         step.times_out_ms = None;
         step.progress_ms = Some(now);
         step.log = ending.log;
-        let (outcome, error) = match ending.outcome {
+        let (outcome, error) = match outcome {
             Outcome::Done(outputs) => {
                 step.outputs = outputs;
                 ("succeeded", None)

@@ -9,12 +9,12 @@ use super::{Patience, RunLoop, WRITE_AGAIN};
 use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
 use crate::sidecar::events::kinds;
-use crate::sidecar::store::RunChange;
+use crate::sidecar::store::{RevertRow, RunChange};
 use crate::sidecar::workflows::definition::is_install;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
 use crate::sidecar::workflows::snapshots::{OWNER, take};
-use crate::sidecar::workflows::steps::{end_sandbox, fault_of, give_back_preview};
+use crate::sidecar::workflows::steps::{end_sandbox, fault_of, give_back_preview, sandbox_id};
 use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
 use crate::volume::{SnapshotRestoreReport, SnapshotRestoreRequest};
 
@@ -27,15 +27,19 @@ impl RunLoop {
     pub(super) async fn release(&mut self) {
         self.end_found().await;
         for number in 0..self.rows.steps.len() {
-            let is_cut = self.rows.steps.get(number).is_some_and(|step| {
-                step.state == StepState::Cancelled && !step.settled && step.attempt > 0
-            });
-            if is_cut {
+            // One that was cut off, or had ended and waited for its snapshot.
+            let is_left = self
+                .rows
+                .steps
+                .get(number)
+                .is_some_and(|step| step.state.is_over() && !step.settled && step.attempt > 0);
+            if is_left {
                 self.end_preview(number).await;
                 if let Some(step) = self.rows.steps.get_mut(number) {
                     step.attempt_ms = None;
                 }
-                self.settle(number).await;
+                // One that is over is cancelled by nobody.
+                drop(self.settle(number).await);
             }
         }
         // All or nothing: also of an install that was cancelled. Nothing of it is there before its first snapshot.
@@ -43,10 +47,10 @@ impl RunLoop {
             && is_install(&self.rows.run.workflow)
             && self.rows.reverts.is_empty();
         if is_undone && let Ok(report) = self.new_revert(None, false) {
-            self.begin_revert(report).await;
+            self.begin_revert(RevertRow::unasked(report)).await;
         }
         let open = self.rows.reverts.last().cloned();
-        if let Some(open) = open.filter(|open| !open.done && open.error.is_none()) {
+        if let Some(open) = open.filter(|open| !open.report.done && open.report.error.is_none()) {
             // What comes of it is in the rows and events of the run.
             drop(self.go_on_reverting(open, Patience::UntilMounted).await);
             return;
@@ -75,9 +79,9 @@ impl RunLoop {
         let Some(step) = self.rows.steps.get(number) else {
             return;
         };
-        if let (Some(began_ms), "preview") = (step.attempt_ms, step.kind.as_str()) {
-            let run = &self.rows.run;
-            give_back_preview(&self.parts.previews, (&run.mount, &run.path), began_ms).await;
+        if step.attempt_ms.is_some() && step.kind == "preview" {
+            let by = sandbox_id(&self.rows.run.id, step.number, step.attempt);
+            give_back_preview(&self.parts.previews, &by).await;
         }
     }
 
@@ -93,8 +97,14 @@ impl RunLoop {
                 let done = self.again(step.as_deref(), true).await;
                 drop(reply.send(done.map(|()| self.summary())));
             }
-            Message::Revert { step, undo, reply } => {
-                drop(reply.send(self.revert(step.as_deref(), undo).await));
+            Message::Revert {
+                step,
+                undo,
+                origin,
+                reply,
+            } => {
+                let done = self.revert(step.as_deref(), undo, origin).await;
+                drop(reply.send(done));
             }
         }
     }
@@ -174,13 +184,15 @@ impl RunLoop {
         &mut self,
         step: Option<&str>,
         undo: bool,
+        origin: Option<String>,
     ) -> Result<RevertReport, ApiError> {
         let report = self.new_revert(step, undo)?;
+        let row = RevertRow { report, origin };
         let alone = self.parts.projects.enter(&self.project(true));
         let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
         self.inside = Some(alone);
-        self.begin_revert(report.clone()).await;
-        self.go_on_reverting(report, Patience::None).await
+        self.begin_revert(row.clone()).await;
+        self.go_on_reverting(row, Patience::None).await
     }
 
     /// A revert that is not written down.
@@ -191,7 +203,8 @@ impl RunLoop {
     ) -> Result<RevertReport, ApiError> {
         let restored = self.target(step, undo)?;
         let run = &self.rows.run;
-        let number = self.rows.reverts.last().map_or(0, |last| last.number) + 1;
+        let last = self.rows.reverts.last();
+        let number = last.map_or(0, |last| last.report.number) + 1;
         Ok(RevertReport {
             run: run.id.clone(),
             number,
@@ -207,10 +220,10 @@ impl RunLoop {
         })
     }
 
-    pub(super) async fn begin_revert(&mut self, report: RevertReport) {
+    pub(super) async fn begin_revert(&mut self, row: RevertRow) {
         self.rows.run.releasing = true;
-        self.rows.reverts.push(report.clone());
-        self.put_revert(&report, false).await;
+        self.rows.reverts.push(row.clone());
+        self.put_revert(&row, false).await;
         self.reached(Point::RevertBegun).await;
     }
 
@@ -228,7 +241,7 @@ impl RunLoop {
                     "undo takes no step: it undoes the last revert of the run".into(),
                 ));
             }
-            let last = self.rows.reverts.iter().rev().find(|one| one.done);
+            let last = self.last_done();
             return last.map(|last| last.kept.clone()).ok_or_else(|| {
                 ApiError::Conflict("the run was not reverted, so there is nothing to undo".into())
             });
@@ -260,13 +273,20 @@ impl RunLoop {
         snapshot.ok_or_else(gone)
     }
 
+    /// The last revert that was done.
+    fn last_done(&self) -> Option<&RevertReport> {
+        let reports = self.rows.reverts.iter().rev().map(|row| &row.report);
+        reports.into_iter().find(|report| report.done)
+    }
+
     /// Everything of a revert behind its row: what is there is kept first, and all of it may be done again.
     async fn go_on_reverting(
         &mut self,
-        mut report: RevertReport,
+        mut row: RevertRow,
         patience: Patience,
     ) -> Result<RevertReport, ApiError> {
-        match self.restore(&mut report, patience).await {
+        let report = &mut row.report;
+        match self.restore(report, patience).await {
             Ok(()) => report.done = true,
             Err(error) => report.error = Some(fault_of(&error)),
         }
@@ -277,10 +297,11 @@ impl RunLoop {
             self.rows.run.state = self.state_of_steps();
         }
         if let Some(last) = self.rows.reverts.last_mut() {
-            last.clone_from(&report);
+            last.clone_from(&row);
         }
-        self.put_revert(&report, true).await;
+        self.put_revert(&row, true).await;
         self.reached(Point::RevertAfter).await;
+        let report = row.report;
         match report.error.clone() {
             None => Ok(report),
             Some(fault) => Err(ApiError::Conflict(format!(
@@ -323,8 +344,7 @@ impl RunLoop {
         report: &mut RevertReport,
     ) -> Result<SnapshotRestoreReport, ApiError> {
         let volume = self.parts.mounts.volume(&self.rows.run.mount)?;
-        let last = self.rows.reverts.iter().rev().find(|one| one.done);
-        let late = last.and_then(|last| last.kept_late.clone());
+        let late = self.last_done().and_then(|last| last.kept_late.clone());
         let request = |name: &str| SnapshotRestoreRequest {
             name: name.to_owned(),
             path: self.rows.run.path.clone(),
@@ -354,7 +374,8 @@ impl RunLoop {
         }
     }
 
-    async fn put_revert(&self, report: &RevertReport, is_end: bool) {
+    async fn put_revert(&self, row: &RevertRow, is_end: bool) {
+        let report = &row.report;
         let message = match (&report.error, is_end) {
             (Some(error), _) => format!("run {} is not reverted: {}", report.run, error.message),
             (None, true) => format!(
@@ -371,7 +392,7 @@ impl RunLoop {
             let change = RunChange {
                 run: Some(self.rows.run.clone()),
                 steps: Vec::new(),
-                revert: Some(report.clone()),
+                revert: Some(row.clone()),
                 events: events.clone(),
             };
             if self.commit(change).await.is_ok() {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
+use output::whole_characters;
 pub(super) use preview::give_back as give_back_preview;
 pub(super) use run::{PREFIX as SANDBOX_PREFIX, end as end_sandbox, sandbox_id};
 
@@ -33,7 +34,10 @@ use crate::sidecar::store::OutputPlace;
 
 /// Most bytes of one output.
 const OUTPUT_MAX: usize = 32 * 1024;
-/// What follows an output that was cut.
+/// Most bytes of the outputs of all steps of a run, and of what is said of why something failed.
+const OUTPUTS_MAX: usize = 4 * 1024 * 1024;
+const FAULT_MAX: usize = 4 * 1024;
+/// What follows a text that was cut.
 const CUT: &str = "\n(cut here: it was longer)";
 
 /// What is told of an attempt.
@@ -310,13 +314,38 @@ async fn stopped(stop: &mut watch::Receiver<Stop>) -> Stop {
 
 /// An output as it is stored: masked, and not too long.
 fn kept(mask: &Mask, text: &str) -> Json {
-    let masked = mask.text(text);
-    if masked.len() <= OUTPUT_MAX {
-        return Json::String(masked);
+    let mut masked = mask.text(text);
+    cut(&mut masked, OUTPUT_MAX);
+    Json::String(masked)
+}
+
+/// Cuts a text to `most` bytes, and says so at its end.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push_str(CUT);
     }
-    let end = (0..=OUTPUT_MAX)
-        .rev()
-        .find(|&end| masked.is_char_boundary(end));
-    let start = masked.get(..end.unwrap_or(0)).unwrap_or_default();
-    Json::String(format!("{start}{CUT}"))
+}
+
+/// A fault as it is stored: its text is perhaps that of a program that has much to say.
+pub(super) fn bounded(mut fault: Fault) -> Fault {
+    cut(&mut fault.message, FAULT_MAX);
+    fault
+}
+
+/// Outputs as they are stored beside `others` of the same run: what is too much of all of them together is cut.
+pub(super) fn fitting<'o>(
+    mut outputs: BTreeMap<String, Json>,
+    others: impl Iterator<Item = &'o BTreeMap<String, Json>>,
+) -> BTreeMap<String, Json> {
+    let size = |value: &Json| value.as_str().map_or(0, str::len);
+    let there: usize = others.flat_map(BTreeMap::values).map(size).sum();
+    let mut room = OUTPUTS_MAX.saturating_sub(there);
+    for value in outputs.values_mut() {
+        if let Json::String(text) = value {
+            cut(text, room);
+            room = room.saturating_sub(text.len());
+        }
+    }
+    outputs
 }

@@ -123,7 +123,7 @@ impl Pending {
 }
 
 /// How many bytes at the beginning have no character that is cut at their end.
-fn whole_characters(bytes: &[u8]) -> usize {
+pub(super) fn whole_characters(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let at = bytes.len() - back;
         let needs = match bytes.get(at) {

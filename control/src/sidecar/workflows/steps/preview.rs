@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Attempt, Ending, Outcome, Report, fault, fault_of};
+use super::{Attempt, Ending, Outcome, Report, fault, fault_of, sandbox_id};
 use crate::error::ApiError;
 use crate::sidecar::exec::CommandLine;
 use crate::sidecar::previews::{Preview, PreviewRequest, PreviewState, Previews, RestartPolicy};
@@ -38,12 +38,12 @@ pub(in crate::sidecar::workflows) struct App {
 
 pub(super) async fn perform(attempt: Attempt, app: App) -> Ending {
     for _ in 0..STARTS_MAX {
-        let mut watch = match begun(&attempt, &app).await {
-            Ok(watch) => watch,
+        let (mut watch, asked_ms) = match begun(&attempt, &app).await {
+            Ok(begun) => begun,
             Err(ending) => return ending,
         };
         attempt.reached(Point::PreviewBegun).await;
-        match answers(&attempt, &app, &mut watch).await {
+        match answers(&attempt, &app, &mut watch, asked_ms).await {
             Ok(Some(preview)) => {
                 let outputs = [
                     ("id", Json::from(preview.id)),
@@ -57,7 +57,7 @@ pub(super) async fn perform(attempt: Attempt, app: App) -> Ending {
             Err(ending) => {
                 let id = watch.borrow().id.clone();
                 let previews = &attempt.parts.previews;
-                let own = own(previews, &attempt.mount, &attempt.path, attempt.began_ms);
+                let own = previews.started_by(&mark(&attempt));
                 let told = match app.replace {
                     // It was told to make room, and what comes after it is this attempt's.
                     true => previews.get(&id).ok(),
@@ -77,20 +77,9 @@ pub(super) async fn perform(attempt: Attempt, app: App) -> Ending {
     )
 }
 
-/// The app that was asked for by an attempt that began at `began_ms`.
-fn own(previews: &Previews, mount: &str, path: &str, began_ms: u64) -> Option<Preview> {
-    let is_own =
-        |one: &Preview| one.mount == mount && one.path == path && one.created_ms >= began_ms;
-    previews.list().into_iter().find(is_own)
-}
-
-/// Ends what an attempt started that an earlier sidecar was to end; what was there before goes on.
-pub(in crate::sidecar::workflows) async fn give_back(
-    previews: &Previews,
-    (mount, path): (&str, &str),
-    began_ms: u64,
-) {
-    if let Some(own) = own(previews, mount, path, began_ms) {
+/// Ends what the attempt `by` started that an earlier sidecar was to end; what somebody else started goes on.
+pub(in crate::sidecar::workflows) async fn give_back(previews: &Previews, by: &str) {
+    if let Some(own) = previews.started_by(by) {
         end(previews, &own).await;
     }
 }
@@ -111,19 +100,29 @@ async fn end(previews: &Previews, own: &Preview) {
     }
 }
 
-/// Asks for the app, unless an earlier sidecar did so for this attempt.
-async fn begun(attempt: &Attempt, app: &App) -> Result<watch::Receiver<Preview>, Ending> {
+/// Asks for the app, unless an earlier sidecar did so for this attempt; also returns when.
+async fn begun(attempt: &Attempt, app: &App) -> Result<(watch::Receiver<Preview>, u64), Ending> {
     let previews = &attempt.parts.previews;
     let failed = |error: ApiError| Ending::of(Outcome::Failed(masked(attempt, &error)));
     if attempt.is_again
-        && let Some(own) = own(previews, &attempt.mount, &attempt.path, attempt.began_ms)
+        && let Some(own) = previews.started_by(&mark(attempt))
     {
-        return previews.watch(&own.id).map_err(failed);
+        let watch = previews.watch(&own.id).map_err(failed)?;
+        return Ok((watch, own.created_ms));
     }
     attempt.tell(Report::Doing("starts the app".into())).await;
+    let asked_ms = attempt.now_ms();
     // Not to be broken off: what it starts has to have a keeper. It has deadlines of its own.
-    let started = previews.start(request(attempt, app)).await;
-    previews.watch(&started.map_err(failed)?.id).map_err(failed)
+    let started = previews
+        .start(request(attempt, app), Some(mark(attempt)))
+        .await;
+    let watch = previews.watch(&started.map_err(failed)?.id);
+    Ok((watch.map_err(failed)?, asked_ms))
+}
+
+/// What the app of an attempt is known by.
+fn mark(attempt: &Attempt) -> String {
+    sandbox_id(&attempt.run, attempt.number, attempt.attempt)
 }
 
 fn request(attempt: &Attempt, app: &App) -> PreviewRequest {
@@ -154,13 +153,15 @@ async fn answers(
     attempt: &Attempt,
     app: &App,
     watch: &mut watch::Receiver<Preview>,
+    asked_ms: u64,
 ) -> Result<Option<Preview>, Ending> {
     let mut told = None;
     loop {
         let view = watch.borrow_and_update().clone();
-        let is_own = view.created_ms >= attempt.began_ms;
-        // One that is replaced is shown as it was for a while.
-        let is_this = !app.replace || is_own;
+        let own = attempt.parts.previews.started_by(&mark(attempt));
+        let is_own = own.is_some_and(|own| own.id == view.id && own.created_ms == view.created_ms);
+        // One that is replaced is shown as it was for a while. Another one may have come after the own and in its place.
+        let is_this = !app.replace || is_own || view.created_ms >= asked_ms;
         match view.state {
             PreviewState::Ready if is_this => return Ok(Some(view)),
             state if state.is_over() && is_own => return Err(failed(attempt, &view)),

@@ -1,5 +1,6 @@
 //! Steps that start the app of the project: it answers when they are done, and goes on.
 
+use super::super::points::Point;
 use super::super::types::{RevertRequest, RunState, StepState};
 use super::rig::{Rig, is, step};
 use crate::sidecar::previews::PreviewState;
@@ -210,4 +211,34 @@ async fn an_app_that_the_end_of_the_machine_cut_off_is_started_again_only_if_it_
         let count = effects.iter().filter(|one| **one == name).count();
         assert_eq!(count, if idempotent == "true" { 2 } else { 1 });
     }
+}
+
+/// Somebody starts an app in the folder after an attempt has begun, and before it has asked for its own.
+#[tokio::test]
+async fn an_app_that_somebody_else_started_meanwhile_is_not_taken_for_the_own() {
+    let mut rig = Rig::new().await;
+    rig.end_at(Point::AttemptAfter, 1);
+    let run = rig.trigger(&app("")).await.unwrap().run;
+    let mut hit = rig.ender.hit.subscribe();
+    hit.wait_for(|hit| *hit).await.unwrap();
+    rig.kill().await;
+    rig.start_previews().await;
+    let request = serde_json::from_str(
+        r#"{"mount": "m", "command": ["listen", "other"], "network": "host"}"#,
+    );
+    let other = rig.previews.as_ref().unwrap();
+    let other = other.start(request.unwrap(), None).await.unwrap();
+    rig.start_workflows().await;
+    let done = rig.over(&run).await;
+    is(&done, RunState::Failed);
+    let error = step(&done, "app").error.clone().unwrap();
+    assert_eq!(error.code, "conflict", "{error:?}");
+    assert_eq!(rig.app().unwrap().id, other.id);
+    assert!(!rig.app().unwrap().state.is_over());
+    rig.previews
+        .as_ref()
+        .unwrap()
+        .stop(&other.id)
+        .await
+        .unwrap();
 }

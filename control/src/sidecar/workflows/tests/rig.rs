@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::super::points::{Point, Points};
 use super::super::types::{RunDetails, RunState, RunSummary, StepReport, TriggerRequest};
-use super::super::{Parts, Workflows};
+use super::super::{Parts, SAID_MAX, Workflows};
 use crate::error::ApiError;
 use crate::sidecar::events::EventLog;
 use crate::sidecar::host::WallClock;
@@ -66,6 +66,7 @@ pub(super) struct Rig {
     pub(super) ender: Arc<Ender>,
     pub(super) workflows: Option<Workflows>,
     pub(super) stuck_after_ms: u64,
+    pub(super) said_max: u64,
     /// How many sandboxes of steps there may be at a time.
     pub(super) places: usize,
     pub(super) previews: Option<Arc<Previews>>,
@@ -127,6 +128,7 @@ impl Rig {
             ender: Arc::default(),
             workflows: None,
             stuck_after_ms: 60_000,
+            said_max: SAID_MAX,
             places: SandboxSettings::example().execs_max,
             previews: None,
             ports: ports(),
@@ -149,6 +151,12 @@ impl Rig {
 
     /// The next sidecar, that ends nowhere.
     pub(super) async fn start(&mut self) {
+        self.start_previews().await;
+        self.start_workflows().await;
+    }
+
+    /// The one half of it.
+    pub(super) async fn start_previews(&mut self) {
         self.ender = Arc::default();
         self.stop_previews = watch::Sender::new(false);
         let previews = Previews::take_back(previews::Parts {
@@ -163,8 +171,12 @@ impl Rig {
             allowed: Arc::new([]),
             stop: self.stop_previews.subscribe(),
         });
-        let previews = Arc::new(previews.await.unwrap());
-        self.previews = Some(Arc::clone(&previews));
+        self.previews = Some(Arc::new(previews.await.unwrap()));
+    }
+
+    /// And the other one.
+    pub(super) async fn start_workflows(&mut self) {
+        let previews = Arc::clone(self.previews.as_ref().expect("they were started"));
         let mut parts = Parts::new(
             (self.store.clone(), self.events.clone()),
             (self.mounts.clone(), previews),
@@ -175,6 +187,7 @@ impl Rig {
             self.ender.clone(),
         );
         parts.stuck_after_ms = self.stuck_after_ms;
+        parts.said_max = self.said_max;
         parts.places = Arc::new(Semaphore::new(self.places));
         self.workflows = Some(Workflows::start(parts).await.unwrap());
     }

@@ -29,6 +29,8 @@ impl Project {
 
 /// Largest file.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
+/// Most bytes of one answer: in JSON it may have six times as many.
+const ANSWER_MAX: usize = 1024 * 1024;
 /// How long the volume may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -52,11 +54,15 @@ pub(super) async fn read(
     })
     .await?;
     let first = request.line.map_or(0, |line| line.saturating_sub(1)) as usize;
-    if request.line.is_none() && request.limit.is_none() {
-        return Ok(text);
-    }
     let most = request.limit.map_or(usize::MAX, |limit| limit as usize);
-    Ok(text.split_inclusive('\n').skip(first).take(most).collect())
+    let lines = text.split_inclusive('\n').skip(first).take(most);
+    let wanted: usize = lines.clone().map(str::len).sum();
+    match wanted <= ANSWER_MAX {
+        true => Ok(lines.collect()),
+        false => Err(format!(
+            "that is {wanted} bytes, and {ANSWER_MAX} are read at once: ask for fewer lines, with line and limit"
+        )),
+    }
 }
 
 /// Makes `request.content` the file's.
@@ -190,6 +196,13 @@ mod tests {
             std::fs::read_to_string(project.join("deep/b")).unwrap(),
             "new"
         );
+        std::fs::write(project.join("large"), "a line\n".repeat(200_000)).unwrap();
+        let large = ReadTextFileRequest::new("s", project.join("large"));
+        let refused = read(inside.clone(), large.clone(), true).await.unwrap_err();
+        assert!(refused.contains("ask for fewer lines"), "{refused}");
+        let some = large.line(150_000).limit(2);
+        let two = read(inside.clone(), some, true).await.unwrap();
+        assert_eq!(two, "a line\na line\n");
         let request = ReadTextFileRequest::new("s", project.join("a"));
         assert!(read(inside.clone(), request, false).await.is_err());
         let request = WriteTextFileRequest::new("s", project.join("a"), "x");

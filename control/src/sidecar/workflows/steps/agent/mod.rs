@@ -4,6 +4,8 @@
 //! The conversation is in this process: when the sidecar ends, so does the agent, and the attempt is interrupted.
 
 mod files;
+mod gate;
+mod message;
 mod pipe;
 mod told;
 
@@ -23,7 +25,7 @@ use agent_client_protocol::v1::schema::{
 };
 use agent_client_protocol::{Agent, Client, Lines};
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{interval, timeout};
 
 use self::pipe::{Finished, Pipe};
@@ -44,8 +46,10 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 const TELL: Duration = Duration::from_millis(500);
 /// Most bytes of its output that wait to be read.
 const OUTPUT_BYTES: u64 = 8 * 1024 * 1024;
-/// Lines that wait for the conversation.
-const LINES: usize = 64;
+/// Lines that wait for the gate.
+const LINES: usize = 1;
+/// How long what is to be said to an agent last may take: it may not read.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What is asked of an agent.
 #[derive(Debug, Clone)]
@@ -233,7 +237,7 @@ fn over(attempt: &Attempt, told: &Told, reason: StopReason) -> Outcome {
 }
 
 type Outgoing = tokio::net::unix::pipe::Sender;
-type Incoming = mpsc::Receiver<std::io::Result<String>>;
+type Incoming = mpsc::Receiver<std::io::Result<gate::Line>>;
 
 /// The conversation: hello, a session in the project, the prompt, and everything until the answer.
 async fn converse(
@@ -246,11 +250,13 @@ async fn converse(
         mountpoint: attempt.mountpoint.clone(),
         folder: attempt.path.clone().into(),
     };
-    let transport = Lines::new(pipe::sink(outgoing), pipe::stream(incoming));
+    let (to, from) = gate::gate(incoming, outgoing);
+    let transport = Lines::new(to, from);
     let (permissions, files) = (Arc::new(asked.permissions.clone()), asked.files);
     let (on_update, on_ask) = (Arc::clone(&told), Arc::clone(&told));
     let (read_in, write_in) = (project.clone(), project.clone());
-    let result = Client
+    let (tell, mut said) = oneshot::channel();
+    let talking = Client
         .v1()
         .name("weldrfs")
         .on_receive_notification(
@@ -299,15 +305,29 @@ async fn converse(
             },
             agent_client_protocol::on_receive_request!(),
         )
+        .on_receive_request(
+            async move |_: gate::Ask, responder, _cx| responder.respond(Json::Null),
+            agent_client_protocol::on_receive_request!(),
+        )
         .connect_with(transport, async move |cx: ConnectionTo<Agent>| {
-            Ok(session(&attempt, &cx, &asked, project.path()).await)
-        })
-        .await;
-    match result {
-        Ok(done) => done,
-        Err(error) => Err(Trouble::Agent(format!(
-            "the conversation broke off: {error}"
-        ))),
+            drop(tell.send(session(&attempt, &cx, &asked, project.path()).await));
+            Ok(())
+        });
+    tokio::pin!(talking);
+    let broken = |result: Result<(), agent_client_protocol::Error>| {
+        let why = result
+            .err()
+            .map_or_else(String::new, |error| format!(": {error}"));
+        Err(Trouble::Agent(format!("the conversation broke off{why}")))
+    };
+    tokio::select! {
+        biased;
+        result = &mut talking => said.try_recv().unwrap_or_else(|_| broken(result)),
+        said = &mut said => {
+            // What is under way to the agent still arrives, if it reads.
+            let result = timeout(GOODBYE, talking).await;
+            said.unwrap_or_else(|_| broken(result.unwrap_or(Ok(()))))
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use futures_util::{Sink, Stream, sink, stream};
-use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::gate::Line;
+use super::message::Message;
 use crate::error::ApiError;
 use crate::sandbox::{Asked, Attachment, Ended, INPUT_NAME, OutputStream, Sandbox, Seen};
 
@@ -22,7 +22,7 @@ const END_DEADLINE: Duration = Duration::from_secs(30);
 /// The agent's output.
 pub(super) struct Pipe {
     attachment: Attachment,
-    lines: Option<mpsc::Sender<io::Result<String>>>,
+    lines: Option<mpsc::Sender<io::Result<Line>>>,
     line: Vec<u8>,
     log: Vec<u8>,
     ended: Option<Ended>,
@@ -44,7 +44,7 @@ impl Pipe {
     /// [`ApiError::SandboxFailed`] and [`ApiError::InvalidRequest`] when it did not start.
     pub(super) async fn open(
         sandbox: &Sandbox,
-        lines: mpsc::Sender<io::Result<String>>,
+        lines: mpsc::Sender<io::Result<Line>>,
     ) -> Result<(Self, pipe::Sender), ApiError> {
         let lost = |error: io::Error| {
             tracing::error!(%error, id = sandbox.id, "an agent's sandbox does not answer");
@@ -110,26 +110,33 @@ impl Pipe {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if self.line.len() > LINE_MAX {
-                let error = io::Error::other("it wrote a line that is too long");
-                self.hand_on(Err(error)).await;
-                self.lines = None;
                 self.line.clear();
+                self.break_off("it wrote a line that is too long").await;
             }
             if self.line.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
-                match line.first() {
-                    Some(b'{' | b'[') => {
-                        let line = String::from_utf8(line).map_err(io::Error::other);
-                        self.hand_on(line.map(|line| line.trim_end().to_owned()))
+                match Message::of(&line) {
+                    Message::Noise => self.note(&line),
+                    Message::TooMuch => {
+                        self.break_off("it wrote a message of too many values")
                             .await;
                     }
-                    _ => self.note(&line),
+                    message => {
+                        let line = String::from_utf8(line).map_err(io::Error::other);
+                        let line = line.map(|line| (message, line.trim_end().to_owned()));
+                        self.hand_on(line).await;
+                    }
                 }
             }
         }
     }
 
-    async fn hand_on(&mut self, line: io::Result<String>) {
+    async fn break_off(&mut self, why: &str) {
+        self.hand_on(Err(io::Error::other(why.to_owned()))).await;
+        self.lines = None;
+    }
+
+    async fn hand_on(&mut self, line: io::Result<Line>) {
         if let Some(lines) = &self.lines
             && lines.send(line).await.is_err()
         {
@@ -155,26 +162,4 @@ impl Pipe {
             log: String::from_utf8_lossy(&self.log).into_owned(),
         }
     }
-}
-
-/// Lines to the agent.
-pub(super) fn sink(input: pipe::Sender) -> impl Sink<String, Error = io::Error> + Send + 'static {
-    Box::pin(sink::unfold(
-        input,
-        |mut input, mut line: String| async move {
-            line.push('\n');
-            input.write_all(line.as_bytes()).await?;
-            Ok::<_, io::Error>(input)
-        },
-    ))
-}
-
-/// Lines from the agent.
-pub(super) fn stream(
-    lines: mpsc::Receiver<io::Result<String>>,
-) -> impl Stream<Item = io::Result<String>> + Send + 'static {
-    Box::pin(stream::unfold(lines, |mut lines| async move {
-        let line = lines.recv().await?;
-        Some((line, lines))
-    }))
 }

@@ -6,7 +6,7 @@ use agent_client_protocol::v1::schema::{ContentBlock, SessionUpdate, ToolKind};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-use super::super::{Attempt, Report};
+use super::super::{Attempt, Report, whole_characters};
 use super::data;
 use crate::sidecar::events::kinds;
 use crate::sidecar::workflows::definition::Answer;
@@ -15,8 +15,9 @@ use crate::sidecar::workflows::definition::Answer;
 const MESSAGE_MAX: usize = 64 * 1024;
 /// Bytes at which a piece is told.
 const PIECE: usize = 4 * 1024;
-/// Most events of an attempt.
+/// Most events of an attempt, and most bytes of what it says in them.
 const EVENTS_MAX: u32 = 1000;
+const TOLD_MAX: usize = 256 * 1024;
 /// Longest title, and entry of a plan.
 const TEXT_MAX: usize = 300;
 /// Most entries of a plan.
@@ -36,6 +37,10 @@ struct State {
     pending: Vec<u8>,
     kind: &'static str,
     events: u32,
+    /// Bytes of what it says that were told.
+    told: usize,
+    /// Nothing more is told.
+    is_cut: bool,
 }
 
 impl Told {
@@ -118,17 +123,27 @@ impl Told {
         if is_other {
             self.flush(true).await;
         }
-        let is_much = {
+        {
             let mut state = self.state.lock();
             state.kind = kind;
-            state.pending.extend_from_slice(text.as_bytes());
-            if kind == "message" && state.message.len() < MESSAGE_MAX {
-                state.message.push_str(text);
+            if kind == "message" {
+                let room = MESSAGE_MAX.saturating_sub(state.message.len());
+                let end = text.floor_char_boundary(room);
+                state.message.push_str(text.get(..end).unwrap_or_default());
             }
-            state.pending.len() >= PIECE
-        };
-        if is_much {
-            self.flush(false).await;
+        }
+        for piece in text.as_bytes().chunks(PIECE) {
+            let is_much = {
+                let mut state = self.state.lock();
+                if state.is_cut {
+                    break;
+                }
+                state.pending.extend_from_slice(piece);
+                state.pending.len() >= PIECE
+            };
+            if is_much {
+                self.flush(false).await;
+            }
         }
     }
 
@@ -138,9 +153,13 @@ impl Told {
             let mut state = self.state.lock();
             let safe = match is_end {
                 true => state.pending.len(),
-                false => self.attempt.mask.safe(&state.pending),
+                false => {
+                    let safe = self.attempt.mask.safe(&state.pending);
+                    safe.min(whole_characters(&state.pending))
+                }
             };
             let bytes: Vec<u8> = state.pending.drain(..safe).collect();
+            state.told += safe;
             (state.kind, self.attempt.mask.bytes(&bytes))
         };
         if !text.is_empty() {
@@ -156,23 +175,25 @@ impl Told {
     }
 
     async fn send(&self, message: String, data: Json) {
-        let count = {
+        let (was_cut, is_cut) = {
             let mut state = self.state.lock();
-            state.events += 1;
-            state.events
+            state.events = state.events.saturating_add(1);
+            let was_cut = state.is_cut;
+            state.is_cut |= state.events >= EVENTS_MAX || state.told > TOLD_MAX;
+            (was_cut, state.is_cut)
         };
-        let report = match count {
-            ..EVENTS_MAX => Report::Event {
-                kind: kinds::STEP_AGENT,
-                message,
-                data,
-            },
-            EVENTS_MAX => Report::Event {
+        let report = match (was_cut, is_cut) {
+            (true, _) => Report::Alive,
+            (false, true) => Report::Event {
                 kind: kinds::STEP_AGENT,
                 message: "what it says further is not told".into(),
                 data: json!({"type": "cut"}),
             },
-            _ => Report::Alive,
+            (false, false) => Report::Event {
+                kind: kinds::STEP_AGENT,
+                message,
+                data,
+            },
         };
         self.attempt.tell(report).await;
     }
