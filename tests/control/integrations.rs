@@ -651,8 +651,8 @@ fn users_sign_up_and_in_with_better_auth_and_postgresql_in_a_preview() {
         &json!([{"name": "better-auth"}, {"name": "postgresql"}]),
     );
 
-    let ask = json!({"mount": "project", "secrets": ["BETTER_AUTH_SECRET"]});
-    let app = ready(&sidecar, &ask);
+    let app_asked = json!({"mount": "project", "secrets": ["BETTER_AUTH_SECRET"]});
+    let app = ready(&sidecar, &app_asked);
     let sign_up =
         r#"{"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}"#;
     let (status, cookie, body) = http(port(&app), "POST", "/api/auth/sign-up/email", "", sign_up);
@@ -669,7 +669,13 @@ fn users_sign_up_and_in_with_better_auth_and_postgresql_in_a_preview() {
 
     // In another process, on the same data.
     stop(&sidecar, &app);
-    let again = ready(&sidecar, &ask);
+    post(
+        &sidecar,
+        "/mounts/project/snapshots",
+        &json!({"name": "ada-alone"}),
+    )
+    .success();
+    let again = ready(&sidecar, &app_asked);
     assert_ne!(id(&app), id(&again));
     let (_, _, body) = http(port(&again), "GET", "/", &cookie, "");
     assert!(
@@ -689,9 +695,31 @@ fn users_sign_up_and_in_with_better_auth_and_postgresql_in_a_preview() {
     assert!(status.contains(" 200 "), "{status} {body}");
     let (_, _, body) = http(port(&again), "GET", "/", &cookie, "");
     assert!(body.contains("hello ada@example.org"), "{body}");
+    let bob = r#"{"name": "Bob", "email": "bob@example.org", "password": "correct horse battery"}"#;
+    let (status, ..) = http(port(&again), "POST", "/api/auth/sign-up/email", "", bob);
+    assert!(status.contains(" 200 "), "{status}");
+
+    // Nothing is put back under a database that runs.
+    let restore = || {
+        post(
+            &sidecar,
+            "/mounts/project/snapshots/ada-alone/restore",
+            &json!({}),
+        )
+    };
+    let refused = restore().refused(409, "in_use");
+    assert!(
+        refused.contains("runs the database") && refused.contains(id(&again)),
+        "{refused}"
+    );
+    ask(&sidecar, &json!([{"name": "better-auth"}])).refused(409, "in_use");
+    let (_, _, body) = http(port(&again), "GET", "/", &cookie, "");
+    assert!(body.contains("hello ada@example.org"), "{body}");
     stop(&sidecar, &again);
 
-    let rows = r#"SELECT count(*) FROM "user" WHERE email = 'ada@example.org'"#;
+    let rows = r#"SELECT count(*) FROM "user""#;
+    assert_eq!(sql(&sidecar, rows), "2");
+    restore().success();
     assert_eq!(sql(&sidecar, rows), "1");
     for (path, (_, _, content)) in tree(&project(&sidecar).join("auth")) {
         let text = String::from_utf8_lossy(&content).into_owned();

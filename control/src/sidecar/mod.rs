@@ -2,6 +2,7 @@
 //! volumes over their sockets only, and to the machine through [`MountHost`].
 
 mod api;
+mod at_rest;
 mod auth;
 mod branches;
 mod budget;

@@ -74,7 +74,8 @@ impl Generator {
                 to: self.slot(),
                 len: self.len() as usize,
             },
-            10 => Call::Copy {
+            // Where holes are looked for, a hole that is copied would be one here and data on ext4.
+            10 if !self.aligned => Call::Copy {
                 from: slot,
                 from_at: self.offset(),
                 to: self.slot(),

@@ -181,6 +181,27 @@ pub(crate) const KNOWN: &[Known] = &[
         mount: || Ok(Answer::Number(5_000)),
     },
     Known {
+        name: "known_copied_holes_are_holes",
+        reason: "copy_file_range copies a hole as a hole, on ext4 as zeros",
+        calls: || {
+            let copy = Call::Copy {
+                from: 0,
+                from_at: 0,
+                to: 0,
+                to_at: 16_384,
+                len: 4096,
+            };
+            vec![
+                create(),
+                write(4096, 4096),
+                (0, copy),
+                seek(16_384, libc::SEEK_DATA),
+            ]
+        },
+        disk: || Ok(Answer::Number(16_384)),
+        mount: || Err(libc::ENXIO),
+    },
+    Known {
         name: "known_larger_files",
         reason: "a file ends at 2^63 - 4096 bytes, on ext4 at 16 TiB",
         calls: || {

@@ -16,6 +16,7 @@ use super::types::{
 };
 use crate::error::ApiError;
 use crate::sandbox::SandboxHost;
+use crate::sidecar::at_rest::at_rest;
 use crate::sidecar::idempotency::Attempt;
 use crate::sidecar::mounts::Occupied;
 use crate::sidecar::names;
@@ -54,6 +55,8 @@ pub(in crate::sidecar) async fn install(
     let below = names::below_mount(request.path.as_deref().unwrap_or_default())?;
     let (place, occupied) = place(workflows, &request.mount, below.clone()).await?;
     let sandboxes = workflows.sandboxes();
+    // One that fails is undone, which a database that runs would be in the way of.
+    drop(at_rest(&occupied, &below).await?);
     let working = place.clone().work(move |folder| {
         let packager = packager(&*sandboxes, &place)?;
         prepared(folder, asked, &packager)

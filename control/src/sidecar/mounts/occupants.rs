@@ -171,6 +171,20 @@ impl Occupants {
     }
 }
 
+impl Occupied {
+    /// What else runs at and below `folder` of the mount: where, and who.
+    pub(in crate::sidecar) fn beside(&self, folder: &Path) -> Vec<(PathBuf, String)> {
+        let inner = self.all.0.lock();
+        let mount = inner.running.get(&self.number).map(|own| &own.mount);
+        let others = inner.running.iter().filter(|(number, one)| {
+            **number != self.number && Some(&one.mount) == mount && one.folder.starts_with(folder)
+        });
+        others
+            .map(|(_, one)| (one.folder.clone(), one.who.clone()))
+            .collect()
+    }
+}
+
 impl Drop for Occupied {
     fn drop(&mut self) {
         let mut inner = self.all.0.lock();
@@ -206,6 +220,19 @@ mod tests {
         assert!(all.none_on("a").is_err());
         drop(second);
         all.none_on("a").unwrap();
+    }
+
+    #[test]
+    fn what_runs_beside_in_a_folder_is_known() {
+        let all = Occupants::default();
+        let own = enter(&all, "a", "", "the restoring").unwrap();
+        let _app = enter(&all, "a", "app", "preview 1").unwrap();
+        let _elsewhere = enter(&all, "b", "app", "preview 2").unwrap();
+        let app = vec![(PathBuf::from("app"), "preview 1".to_owned())];
+        assert_eq!(own.beside(Path::new("")), app);
+        assert_eq!(own.beside(Path::new("app")), app);
+        assert_eq!(own.beside(Path::new("app/src")), []);
+        assert_eq!(own.beside(Path::new("ap")), []);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::at_rest::at_rest;
 use super::events::{EventLog, kinds};
 use super::idempotency::Attempt;
 use super::mounts::{Mounts, without_places};
@@ -128,7 +129,8 @@ impl Snapshots {
         let path = path_of(request.path.as_deref())?;
         let volume = self.mounts.volume(mount)?;
         known(&volume, id).await?;
-        let _occupied = self.occupy(mount, "the restoring of a snapshot").await?;
+        let occupied = self.occupy(mount, "the restoring of a snapshot").await?;
+        let _at_rest = at_rest(&occupied, Path::new(&path)).await?;
         let asked = SnapshotRestoreRequest {
             name: id.to_owned(),
             path: path.clone(),

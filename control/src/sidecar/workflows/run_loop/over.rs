@@ -1,5 +1,6 @@
 //! What is done with a run that is over: giving back what it used, trying again, skipping, reverting.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -8,6 +9,7 @@ use tokio::time::sleep;
 use super::{Patience, RunLoop, WRITE_AGAIN};
 use crate::error::ApiError;
 use crate::sandbox::FoundSandbox;
+use crate::sidecar::at_rest::at_rest;
 use crate::sidecar::events::kinds;
 use crate::sidecar::store::{RevertRow, RunChange};
 use crate::sidecar::workflows::definition::is_install;
@@ -327,6 +329,8 @@ impl RunLoop {
             return Err(ApiError::Conflict("the run was cancelled".into()));
         };
         let occupied = occupied?;
+        let folder = PathBuf::from(&self.rows.run.path);
+        let at_rest = at_rest(&occupied, &folder).await?;
         let note = format!("before revert {} of run {}", report.number, report.run);
         take(&parts, &mount, (&report.kept, OWNER), &note).await?;
         self.reached(Point::RevertKept).await;
@@ -334,7 +338,7 @@ impl RunLoop {
         self.reached(Point::RevertRestored).await;
         report.names = restored.names;
         report.kept_late = restored.safety.map(|safety| safety.name);
-        drop((occupied, alone));
+        drop((at_rest, occupied, alone));
         Ok(())
     }
 
