@@ -149,7 +149,11 @@ fn a_manifest_that_cannot_be_followed_says_where_and_what_was_expected() {
         ),
         (
             "name: x\nversion: 1\nfiles:\n  - path: a\n    text: |\n      one\n      two ${{ inputs.z }}\n",
-            &["line 5", "line 2, column 5 of the text", "no input \"z\""],
+            &[
+                "line 6, column 7",
+                "line 2, column 5 of the text",
+                "no input \"z\"",
+            ],
         ),
     ] {
         refused(text, parts);
@@ -287,7 +291,8 @@ fn several_are_one_workflow_in_the_order_in_which_they_need_each_other() {
     );
     let plan = plan.unwrap();
     assert_eq!(plan.secrets, ["TOKEN"]);
-    assert!(plan.definition.contains("base_third") && !plan.definition.contains("base_second"));
+    // The other one asks for what only the run can say.
+    assert!(plan.definition.contains("base_third") && plan.definition.contains("base_second"));
 
     let missing = ordered(vec![top.clone()], &State::default())
         .unwrap_err()
@@ -545,4 +550,50 @@ fn a_file_is_replaced_all_at_once_and_what_is_too_large_is_not_read() {
     assert_eq!(folder.read("a/b", 2).unwrap(), Found::Other);
     assert_eq!(folder.read("a/x/y", 2).unwrap(), Found::Nothing);
     assert_eq!(folder.names("a/b").unwrap(), [".", "..", "c"]);
+}
+
+#[test]
+fn the_example_of_the_documentation_is_one() {
+    let text = include_str!("../../../../docs/integrations.md");
+    let example = text.split("```yaml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let beside = |file: &str| match file {
+        "run.sh" => Ok("#!/bin/sh\n".to_owned()),
+        other => nothing_beside(other),
+    };
+    let manifest = Manifest::read("integration search", example, &beside).unwrap();
+    let plan = planned(&[manifest], json!({}), &State::default()).unwrap();
+    assert_eq!(plan.work.variables[0].value, "small");
+    assert!(plan.secrets.is_empty());
+}
+
+/// A decoder of what strangers write is total.
+#[test]
+fn no_bytes_break_the_reader_of_manifests() {
+    const ODD: &[u8] = b"\n :-{}[]&*'\"$|>#\0a";
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize
+    };
+    for _ in 0..3_000 {
+        let mut bytes = BASE.as_bytes().to_vec();
+        for _ in 0..=next() % 6 {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = next() % bytes.len();
+            match next() % 3 {
+                0 => bytes[at] = ODD[next() % ODD.len()],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Ok(manifest) = read(&text) {
+            drop(planned(&[manifest], json!({}), &State::default()));
+        }
+    }
 }
