@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 
-from stages import call, fresh
+from stages import call, fresh, unpack
 
 # What the tests of the areas that touch a file system do without.
 LEFT_OUT = ["CURL", "EXPAT", "GETTEXT", "TCLTK", "PYTHON", "OPENSSL"]
@@ -39,7 +39,7 @@ def make(out, recipe):
     call([*apt, "--download-only", "source", "git"], folder)
     archive = next(folder.glob("git_*.orig.tar.*"))
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="tar")
+        unpack(tar, folder, "tar")
     built = folder / "built"
     next(folder.glob("git-*")).rename(built)
     options = [f"NO_{name}=1" for name in LEFT_OUT]

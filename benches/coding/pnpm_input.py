@@ -5,7 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from stages import call, count_entries, file_digests, fresh
+from stages import call, count_entries, file_digests, fresh, unpack
 
 HERE = Path(__file__).resolve().parent
 # The last major version that is one JavaScript program.
@@ -21,7 +21,7 @@ def make(out, recipe):
     call(["npm", "pack", "--silent", f"pnpm@{PNPM}", "--pack-destination", folder], folder)
     archive = next(folder.glob("*.tgz"))
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        unpack(tar, folder, "data")
     archive.unlink()
 
     # It writes into its home; that must not be the user's.

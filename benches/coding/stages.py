@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 COMMAND_TIMEOUT_S = 1200
@@ -64,6 +65,13 @@ def fresh(folder):
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+def unpack(tar, folder, rules):
+    """Unpacks an open archive by the rules `data` or `tar`. Python 3.11.2, Debian 12's, has none yet: then it is
+    unpacked as it is, which npm and apt have found to be what their registries say."""
+    has_rules = hasattr(tarfile, "data_filter")
+    tar.extractall(folder, **({"filter": rules} if has_rules else {}))
 
 
 def call(argv, cwd, env=None, stdin=None):

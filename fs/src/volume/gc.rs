@@ -294,8 +294,10 @@ impl Volume {
 /// Takes back what an earlier process marked and did not publish. It may have been gone for long, and the grace begins with a
 /// mark: who begins to read until that is published may use what it is about.
 pub(super) fn forget_late_marks(engine: &Engine, keeper: &Keeper) -> Result<(), MetaError> {
-    // Without the head, which a mount can do without for a while, nothing is sure to be published.
-    let published = keeper.known_seq().unwrap_or(0);
+    // A volume that has just been opened knows its head, unless that is being renewed in this moment; then the marks stay.
+    let Some(published) = keeper.known_seq() else {
+        return Ok(());
+    };
     let taken_back = engine.ns.unmark_packs_after(published)?;
     if taken_back > 0 {
         tracing::info!(
