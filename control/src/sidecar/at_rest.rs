@@ -14,8 +14,8 @@ use crate::sandbox::open_folder;
 
 /// What the script `with-postgres` of the integration `postgresql` holds, in a project.
 const LOCK: &str = ".weldr/postgres/lock";
-/// Where the data is, in a project.
-const DATA: &str = ".weldr/postgres";
+/// Where the data is, in a project: the folder, and the one that it is in.
+const DATA: [&str; 2] = [".weldr", "postgres"];
 /// How long the volume may take, the patience included.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long one that was just told to end may take, and how often it is looked at.
@@ -64,7 +64,12 @@ pub(super) async fn at_rest(occupied: &Occupied, folder: &Path) -> Result<AtRest
 
 /// The project whose database `folder` belongs to; else `folder` itself.
 fn project_of(folder: &Path) -> &Path {
-    let mut data = folder.ancestors().filter(|at| at.ends_with(DATA));
+    let [around, data] = DATA;
+    if folder.ends_with(around) {
+        return folder.parent().unwrap_or(folder);
+    }
+    let whole = Path::new(around).join(data);
+    let mut data = folder.ancestors().filter(|at| at.ends_with(&whole));
     let project = data.find_map(|at| at.parent()?.parent());
     project.unwrap_or(folder)
 }
@@ -156,6 +161,8 @@ mod tests {
             ("", ""),
             ("app", "app"),
             ("app/.weldr/postgres", "app"),
+            ("app/.weldr", "app"),
+            (".weldr", ""),
             (".weldr/postgres/data/base", ""),
             (".weldr/branches/b", ".weldr/branches/b"),
         ] {

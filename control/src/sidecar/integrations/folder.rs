@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat,
-    openat2, renameat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat,
+    openat, openat2, renameat, statat, unlinkat,
 };
 
 use crate::error::ApiError;
@@ -148,8 +148,8 @@ impl Folder {
         Ok(names)
     }
 
-    /// Makes `content` that of the file at `path`, all at once. Folders that are missing are made; all of it is the
-    /// project's owner's.
+    /// Makes `content` that of the file at `path`, all at once. Folders that are missing are made; what is new is the
+    /// project's owner's. A file that is there stays as open to others as it was, and its owner's.
     ///
     /// # Errors
     /// What the operating system says; a link on the way is ELOOP.
@@ -179,8 +179,17 @@ impl Folder {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&folder, NEW, flags, Mode::from_raw_mode(0o600))?);
+        let (mode, user, group) = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(old) if FileType::from_raw_mode(old.st_mode) == FileType::RegularFile => {
+                // Who may read it may run it.
+                let open = old.st_mode & 0o666;
+                let may_run = if executable { (open & 0o444) >> 2 } else { 0 };
+                let (user, group) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
+                (open | may_run, Some(user), Some(group))
+            }
+            _ => (if executable { 0o755 } else { 0o644 }, user, group),
+        };
         fchown(file.as_fd(), user, group)?;
-        let mode = if executable { 0o755 } else { 0o644 };
         fchmod(file.as_fd(), Mode::from_raw_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;

@@ -542,6 +542,14 @@ fn a_file_is_replaced_all_at_once_and_what_is_too_large_is_not_read() {
     assert!(folder.is_executable("a/b/c"));
     folder.write("a/b/c", b"two", false).unwrap();
     assert!(!folder.is_executable("a/b/c"));
+    // What only its owner may read stays so.
+    let path = scene.dir.path().join("app/a/b/c");
+    let mode = || std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    folder.write("a/b/c", b"two", true).unwrap();
+    assert_eq!(mode() & 0o777, 0o700);
+    folder.write("a/b/c", b"two", false).unwrap();
+    assert_eq!(mode() & 0o777, 0o600);
     assert_eq!(
         folder.read("a/b/c", 3).unwrap(),
         Found::Text(b"two".to_vec())

@@ -79,6 +79,10 @@ impl NewVariable {
     }
 }
 
+fn changed_meanwhile(path: &str) -> ApiError {
+    ApiError::FilesChanged(format!("somebody changed {path} meanwhile; install again"))
+}
+
 impl Work {
     /// Does it in a project.
     ///
@@ -140,11 +144,16 @@ impl Work {
 
     pub(super) fn write(&self, folder: &Folder) -> Result<(), ApiError> {
         for file in self.files.iter().filter(|file| !file.is_there(folder)) {
+            // Others may have come in between, since the writing of each waits for the disk.
+            if !file.may_be(folder)? {
+                return Err(changed_meanwhile(&file.path));
+            }
             folder
                 .write(&file.path, file.text.as_bytes(), file.executable)
                 .map_err(|error| failed(&format!("{} cannot be written", file.path), &error))?;
         }
-        let before = self.dotenv(folder)?.unwrap_or_default();
+        let before = self.dotenv(folder)?;
+        let before = before.ok_or_else(|| changed_meanwhile(dotenv::NAME))?;
         let mut after = before.clone();
         for variable in &self.variables {
             if dotenv::get(&after, &variable.name).as_ref() != Some(&variable.value) {

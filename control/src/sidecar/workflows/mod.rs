@@ -572,7 +572,9 @@ fn had(parts: &Parts, rows: &RunRows) -> Left {
     if run.state != RunState::Queued || is_reverting {
         left.turn = Some(parts.registry.has_turn(group_of(run), run.seq));
     }
-    if is_reverting || !run.state.is_over() && run.state != RunState::Queued {
+    let goes_on = !run.state.is_over() && run.state != RunState::Queued;
+    // One that was cancelled may have a command that still runs, or something to undo.
+    if is_reverting || run.releasing || goes_on {
         left.inside = parts.projects.enter(&project_of(run, is_reverting)).ok();
     }
     left

@@ -60,8 +60,12 @@ impl RunLoop {
             true => None,
             false => match self.place(number, planned, workflow).await? {
                 Ok(place) => place,
-                // The time of the run is over, which the next look at the step tells.
-                Err(_) => return Ok(()),
+                // What was under way and is not there any more only has to be told.
+                Err(_) if is_again => None,
+                Err(_) => {
+                    self.has_no_time(number).await;
+                    return Ok(());
+                }
             },
         };
         if !is_again {

@@ -46,9 +46,10 @@ impl RunLoop {
             }
         }
         // All or nothing: also of an install that was cancelled. Nothing of it is there before its first snapshot.
+        let last = self.rows.reverts.last();
         let is_undone = self.rows.run.state == RunState::Cancelled
             && is_install(&self.rows.run.workflow)
-            && self.rows.reverts.is_empty();
+            && last.is_none_or(|last| last.report.done || last.report.error.is_some());
         if is_undone && let Ok(report) = self.new_revert(None, false) {
             self.begin_revert(RevertRow::unasked(report)).await;
         }

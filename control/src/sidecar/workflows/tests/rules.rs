@@ -815,6 +815,29 @@ async fn waiting_for_a_place_takes_no_time_of_a_step() {
     is(&rig.over(&short).await, RunState::Succeeded);
 }
 
+/// The time of the run goes on meanwhile, and is over once.
+#[tokio::test]
+async fn the_time_of_a_run_ends_it_while_it_waits_for_a_place() {
+    let mut rig = Rig::new().await;
+    rig.kill().await;
+    rig.places = 1;
+    rig.start().await;
+    let long = "steps:\n  - {name: a, run: effect in; sleep 3000}\n";
+    let long = rig.trigger(long).await.unwrap().run;
+    let effects = || rig.sandboxes.effects();
+    until("it runs", || effects() == ["in"]).await;
+    let short = "timeout: 500ms\nsteps:\n  - {name: a, run: effect a}\n";
+    let short = rig.trigger(short).await.unwrap().run;
+    let done = rig.over(&short).await;
+    is(&done, RunState::Failed);
+    assert_eq!(step(&done, "a").error.as_ref().unwrap().code, "timed_out");
+    assert_eq!(step(&done, "a").attempt, 0);
+    let told = rig.told(&short).await;
+    assert!(told.len() < 20, "{} events", told.len());
+    is(&rig.over(&long).await, RunState::Succeeded);
+    assert_eq!(effects(), ["in"]);
+}
+
 #[tokio::test]
 async fn the_time_of_a_run_ends_it_with_all_its_attempts_and_steps() {
     let rig = Rig::new().await;

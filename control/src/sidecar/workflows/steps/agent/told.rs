@@ -103,7 +103,9 @@ impl Told {
             Answer::Allow => "allow",
             Answer::Reject => "reject",
         };
-        let more = json!({"title": self.shown(title), "kind": kind, "answer": answered});
+        // Masked before it is quoted: quoting changes what a secret looks like.
+        let title = self.shown(title);
+        let more = json!({"title": title, "kind": kind, "answer": answered});
         self.event(
             format!("asks for {title:?}: {answered}"),
             data("permission", more),
