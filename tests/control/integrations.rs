@@ -304,6 +304,40 @@ fn an_install_whose_last_step_fails_or_that_is_cancelled_leaves_the_tree_as_it_w
     assert_eq!(status(sidecar), "?? other\n");
 }
 
+/// A database that somebody started meanwhile ends some time, and the project is put back then.
+#[test]
+fn an_install_that_fails_while_a_database_runs_is_undone_when_that_has_ended() {
+    let alone = sidecar();
+    let sidecar = &alone.sidecar;
+    own(
+        sidecar,
+        "it",
+        "steps:\n  - {name: s, run: 'echo y >made; while ! [ -e go ]; do sleep 0.1; done; exit 3'}\n",
+    );
+    write(sidecar, ".weldr/postgres/lock", "");
+    commit(sidecar);
+    let before = tree(&project(sidecar));
+    let begun = ask(sidecar, &json!([{"name": "it"}])).success();
+    let run = begun["run"].as_str().unwrap();
+    until("it is in its step", || {
+        project(sidecar).join("made").exists()
+    });
+    let database = std::fs::File::open(project(sidecar).join(".weldr/postgres/lock")).unwrap();
+    database.lock().unwrap();
+    write(sidecar, "go", "");
+    until("it is in the way", || {
+        sidecar.log().contains("a project is not put back yet")
+    });
+    assert!(project(sidecar).join("made").exists());
+    database.unlock().unwrap();
+    let done = over(sidecar, run);
+    assert_eq!(done["state"], "reverted", "{done:#}");
+    assert!(
+        tree(&project(sidecar)) == before,
+        "the tree is not what it was"
+    );
+}
+
 #[test]
 fn a_sidecar_killed_in_the_middle_of_an_install_is_followed_by_one_that_ends_or_undoes_it() {
     require_runtime();

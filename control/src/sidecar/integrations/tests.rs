@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value as Json, json};
 
@@ -351,7 +352,10 @@ fn what_somebody_changed_is_listed_and_stays() {
     let text = first.work.files[0].text.clone();
     assert!(text.starts_with("port 5432"), "{text}");
     first.work.clone().check(&scene.folder()).unwrap();
-    first.work.write(&scene.folder()).unwrap();
+    first
+        .work
+        .write(&scene.folder(), &AtomicBool::new(false))
+        .unwrap();
     assert_eq!(scene.get("base/conf"), text);
     assert_eq!(scene.get(".env"), "BASE_PORT=5432\n");
     // What is there already is no change.
@@ -369,7 +373,10 @@ fn what_somebody_changed_is_listed_and_stays() {
         "variables": {"BASE_PORT": sha256(b"1")}}}});
     let second = plan(&serde_json::from_value(note).unwrap());
     second.work.check(&scene.folder()).unwrap();
-    second.work.write(&scene.folder()).unwrap();
+    second
+        .work
+        .write(&scene.folder(), &AtomicBool::new(false))
+        .unwrap();
     assert_eq!(scene.get("base/conf"), text);
     assert_eq!(scene.get(".env"), "X=1\nBASE_PORT=5432\n");
 }
@@ -390,7 +397,8 @@ fn no_link_is_followed_and_nothing_but_files_is_overwritten() {
         work.check(&scene.folder()).unwrap_err().code(),
         "files_changed"
     );
-    work.write(&scene.folder()).unwrap_err();
+    work.write(&scene.folder(), &AtomicBool::new(false))
+        .unwrap_err();
     std::fs::remove_file(project.join("base")).unwrap();
     std::fs::create_dir(project.join("base")).unwrap();
     symlink(outside.join("conf"), project.join("base/conf")).unwrap();
@@ -415,7 +423,8 @@ fn no_link_is_followed_and_nothing_but_files_is_overwritten() {
             .contains(".env")
     );
     std::fs::remove_file(project.join(".env")).unwrap();
-    work.write(&scene.folder()).unwrap();
+    work.write(&scene.folder(), &AtomicBool::new(false))
+        .unwrap();
     assert_eq!(
         std::fs::read_to_string(outside.join("conf")).unwrap(),
         "canary"
@@ -532,6 +541,21 @@ fn those_that_come_with_the_sidecar_can_be_followed() {
         let (script, executable) = text(".weldr/bin/with-postgres");
         assert!(executable && !script.contains("${{"), "{script}");
     }
+}
+
+/// Somebody else has put the project back by now.
+#[test]
+fn what_was_given_up_writes_nothing_more() {
+    let scene = Scene::new();
+    let base = read(BASE).unwrap();
+    let plan = planned(std::slice::from_ref(&base), json!({}), &State::default()).unwrap();
+    let write = |given_up| plan.work.write(&scene.folder(), &AtomicBool::new(given_up));
+    let error = write(true).unwrap_err();
+    assert!(matches!(error, ApiError::DeadlineExceeded(_)), "{error}");
+    let there = || scene.dir.path().join("app/base/conf").exists();
+    assert!(!there());
+    write(false).unwrap();
+    assert!(there());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! what somebody changed is never overwritten. Done twice it writes the same.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +81,16 @@ impl NewVariable {
     }
 }
 
+/// Set when nobody waits for the writing any more: it goes on in a thread of its own, and the project is perhaps put back.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 fn changed_meanwhile(path: &str) -> ApiError {
     ApiError::FilesChanged(format!("somebody changed {path} meanwhile; install again"))
 }
@@ -89,12 +101,15 @@ impl Work {
     /// # Errors
     /// [`ApiError::FilesChanged`], [`ApiError::Conflict`] when the volume does not take it, [`ApiError::DeadlineExceeded`].
     pub(in crate::sidecar) async fn perform(self, place: Place) -> Result<(), ApiError> {
-        place
-            .work(move |folder| {
-                self.check(folder)?;
-                self.write(folder)
-            })
-            .await
+        let given_up = GivenUp::default();
+        let seen = Arc::clone(&given_up.0);
+        let done = place.work(move |folder| {
+            self.check(folder)?;
+            self.write(folder, &seen)
+        });
+        let done = done.await;
+        drop(given_up);
+        done
     }
 
     /// # Errors
@@ -142,8 +157,12 @@ impl Work {
         }
     }
 
-    pub(super) fn write(&self, folder: &Folder) -> Result<(), ApiError> {
+    /// Writes, until it is `given_up`.
+    pub(super) fn write(&self, folder: &Folder, given_up: &AtomicBool) -> Result<(), ApiError> {
         for file in self.files.iter().filter(|file| !file.is_there(folder)) {
+            if given_up.load(Ordering::Acquire) {
+                return Err(ApiError::DeadlineExceeded("it took too long".into()));
+            }
             // Others may have come in between, since the writing of each waits for the disk.
             if !file.may_be(folder)? {
                 return Err(changed_meanwhile(&file.path));
@@ -151,6 +170,9 @@ impl Work {
             folder
                 .write(&file.path, file.text.as_bytes(), file.executable)
                 .map_err(|error| failed(&format!("{} cannot be written", file.path), &error))?;
+        }
+        if given_up.load(Ordering::Acquire) {
+            return Err(ApiError::DeadlineExceeded("it took too long".into()));
         }
         let before = self.dotenv(folder)?;
         let before = before.ok_or_else(|| changed_meanwhile(dotenv::NAME))?;

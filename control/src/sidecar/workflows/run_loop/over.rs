@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
@@ -16,10 +17,15 @@ use crate::sidecar::store::{RevertRow, RunChange};
 use crate::sidecar::workflows::definition::is_install;
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::registry::Message;
-use crate::sidecar::workflows::snapshots::{OWNER, take};
+use crate::sidecar::workflows::snapshots::{OWNER, may_pass, take};
 use crate::sidecar::workflows::steps::{end_sandbox, fault_of, give_back_preview, sandbox_id};
 use crate::sidecar::workflows::types::{RevertReport, RunState, StepState};
 use crate::volume::{SnapshotRestoreReport, SnapshotRestoreRequest};
+
+/// How long a revert that nobody waits for is tried while something is in its way, such as a database that runs, and how long
+/// after it was.
+const IN_THE_WAY_MAX: Duration = Duration::from_secs(10 * 60);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 fn in_the_way(run: &str) -> String {
     format!("run {run} goes on in this project; cancel it first, or wait for its end")
@@ -290,7 +296,7 @@ impl RunLoop {
         patience: Patience,
     ) -> Result<RevertReport, ApiError> {
         let report = &mut row.report;
-        match self.restore(report, patience).await {
+        match self.restore_at_last(report, patience).await {
             Ok(()) => report.done = true,
             Err(error) => report.error = Some(fault_of(&error)),
         }
@@ -312,6 +318,29 @@ impl RunLoop {
                 "the project could not be reverted and is as it was: {}",
                 fault.message
             ))),
+        }
+    }
+
+    /// What is in its way and may pass is waited for where nobody else does, up to [`IN_THE_WAY_MAX`].
+    async fn restore_at_last(
+        &mut self,
+        report: &mut RevertReport,
+        patience: Patience,
+    ) -> Result<(), ApiError> {
+        let until_ms = self.now_ms() + IN_THE_WAY_MAX.as_millis() as u64;
+        loop {
+            let error = match self.restore(report, patience).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let passes = may_pass(&error) || matches!(error, ApiError::InUse(_));
+            if patience == Patience::None || !passes || self.now_ms() >= until_ms {
+                return Err(error);
+            }
+            tracing::warn!(%error, run = report.run, "a project is not put back yet");
+            if self.unless_cancelled(sleep(LOOK_AGAIN)).await.is_err() {
+                return Err(error);
+            }
         }
     }
 
