@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
@@ -531,18 +531,7 @@ fn limits_hold_and_the_one_of_memory_is_reported_as_such() {
 fn secrets_reach_the_command_and_nothing_else() {
     let sidecar = sidecar();
     let canary = "c4n4ry-0f-4-s3cr3t";
-    let mut set = sidecar
-        .command()
-        .args(["control", "secret", "set", "API_KEY"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    set.stdin
-        .take()
-        .unwrap()
-        .write_all(canary.as_bytes())
-        .unwrap();
-    assert!(set.wait().unwrap().success());
+    sidecar.keep_secret("API_KEY", canary);
     let without = exec(&sidecar, &shell("echo ${API_KEY:-none}"));
     assert_eq!(without.stdout, "none\n");
     let line = "echo $API_KEY | rev; touch running; while [ -e running ]; do sleep 0.05; done";

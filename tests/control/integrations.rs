@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -442,22 +441,6 @@ fn a_sidecar_killed_after_an_install_was_cancelled_is_followed_by_one_that_undoe
     );
 }
 
-/// Keeps a secret of the machine.
-fn keep_secret(sidecar: &Sidecar, name: &str, value: &str) {
-    let mut command = sidecar.command();
-    command
-        .args(["control", "secret", "set", name])
-        .stdin(Stdio::piped());
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(value.as_bytes())
-        .unwrap();
-    assert!(child.wait().unwrap().success());
-}
-
 #[test]
 fn secrets_reach_the_steps_that_name_them_and_nothing_that_is_kept() {
     let alone = sidecar();
@@ -469,7 +452,7 @@ fn secrets_reach_the_steps_that_name_them_and_nothing_that_is_kept() {
     );
     let refused = ask(sidecar, &json!([{"name": "it"}])).refused(400, "invalid_request");
     assert!(refused.contains("IT_KEY"), "{refused}");
-    keep_secret(sidecar, "IT_KEY", "canary-of-it");
+    sidecar.keep_secret("IT_KEY", "canary-of-it");
     let body = json!({"mount": "project", "integrations": [{"name": "it"}]}).to_string();
     let keyed = || {
         let headers = [("idempotency-key", "install-once")];
@@ -675,11 +658,7 @@ fn users_sign_up_and_in_with_better_auth_and_postgresql_in_a_preview() {
     );
     write(&sidecar, "server.js", SERVER);
     write(&sidecar, ".gitignore", "node_modules\n.weldr/postgres\n");
-    keep_secret(
-        &sidecar,
-        "BETTER_AUTH_SECRET",
-        "0123456789abcdef0123456789abcdef",
-    );
+    sidecar.keep_secret("BETTER_AUTH_SECRET", "0123456789abcdef0123456789abcdef");
     installed(
         &sidecar,
         &json!([{"name": "better-auth"}, {"name": "postgresql"}]),

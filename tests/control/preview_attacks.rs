@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -254,16 +254,7 @@ fn shows_nowhere(sidecar: &Sidecar, canary: &str, id: &str) {
 fn secrets_of_an_app_show_nowhere() {
     let mut sidecar = sidecar();
     let canary = "c4n4ry-0f-4-pr3v13w";
-    let mut set = sidecar
-        .command()
-        .args(["control", "secret", "set", "API_KEY"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = set.stdin.take().unwrap();
-    input.write_all(canary.as_bytes()).unwrap();
-    drop(input);
-    assert!(set.wait().unwrap().success());
+    sidecar.keep_secret("API_KEY", canary);
     write(
         &sidecar,
         "server.js",

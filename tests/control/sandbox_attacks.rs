@@ -1,10 +1,10 @@
 //! Sandboxes from inside: what a hostile command tries, and what is left for it.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -279,16 +279,7 @@ fn a_link_that_is_hidden_hides_what_it_leads_to() {
 fn secrets_are_in_no_process_but_the_command() {
     let sidecar = sidecar();
     let canary = "c4n4ry-of-processes";
-    let mut set = sidecar
-        .command()
-        .args(["control", "secret", "set", "API_KEY"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = set.stdin.take().unwrap();
-    input.write_all(canary.as_bytes()).unwrap();
-    drop(input);
-    assert!(set.wait().unwrap().success());
+    sidecar.keep_secret("API_KEY", canary);
     let line = "echo $API_KEY | rev >got; while [ -e got ]; do sleep 0.05; done";
     let body = json!({"mount": "project", "command": line, "secrets": ["API_KEY"]});
     let mut stream = send(&sidecar, &body);

@@ -105,6 +105,18 @@ impl Sidecar {
         asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/"
     }
 
+    /// Keeps a secret of the machine.
+    pub(crate) fn keep_secret(&self, name: &str, value: &str) {
+        let mut command = self.command();
+        command.args(["control", "secret", "set", name]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(value.as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
+
     /// A command of the program under test that finds this sidecar.
     pub(crate) fn command(&self) -> Command {
         let mut command = self.place.command(PROGRAM);

@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -173,16 +172,7 @@ fn a_secret_that_a_step_writes_is_nowhere() {
     let alone = sidecar();
     let sidecar: &Sidecar = &alone.sidecar;
     let secret = "canary-0123456789";
-    let mut set = sidecar
-        .command()
-        .args(["control", "secret", "set", "KEY"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = set.stdin.take().unwrap();
-    input.write_all(secret.as_bytes()).unwrap();
-    drop(input);
-    assert!(set.wait().unwrap().success());
+    sidecar.keep_secret("KEY", secret);
     let run = trigger(
         sidecar,
         "steps:\n  - name: a\n    secrets: [KEY]\n    outputs: [told]\n    run: 'printf %s \"$KEY\" | cut -c1-9 >/dev/null; echo \"it is $KEY\"; \

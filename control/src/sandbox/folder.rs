@@ -6,6 +6,12 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
+/// How what is below a folder of somebody else is opened: nothing outside of it, over no link, and on no other mount.
+pub(crate) const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
 /// The folder below the mount (empty: all of it), to be named only, without following a symbolic link out of the mount or
 /// anywhere.
 ///
@@ -17,9 +23,5 @@ pub fn open_folder(mountpoint: &Path, folder: &Path) -> io::Result<OwnedFd> {
     if folder.as_os_str().is_empty() {
         return Ok(mountpoint);
     }
-    let inside = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    Ok(openat2(mountpoint, folder, flags, Mode::empty(), inside)?)
+    Ok(openat2(mountpoint, folder, flags, Mode::empty(), INSIDE)?)
 }

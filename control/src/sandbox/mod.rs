@@ -14,6 +14,7 @@ mod protocol;
 mod seccomp;
 
 pub use attachment::{Attachment, Sandbox, Seen};
+pub(crate) use folder::INSIDE;
 pub use folder::open_folder;
 pub use host::{FoundSandbox, ProjectFolder, SandboxHost, SandboxNetwork, SandboxUse};
 pub use oci::{

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, openat2};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat2};
 use rustix::io::Errno;
 
 use super::mounts::Occupied;
 use crate::error::ApiError;
-use crate::sandbox::open_folder;
+use crate::sandbox::{INSIDE, open_folder};
 
 /// What the script `with-postgres` of the integration `postgresql` holds, in a project.
 const LOCK: &str = ".weldr/postgres/lock";
@@ -85,11 +85,7 @@ fn lock(
         return Ok(None);
     };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let inside = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    let Ok(file) = openat2(folder, LOCK, flags, Mode::empty(), inside) else {
+    let Ok(file) = openat2(folder, LOCK, flags, Mode::empty(), INSIDE) else {
         return Ok(None);
     };
     let locked = loop {

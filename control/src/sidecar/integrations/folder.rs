@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat,
-    openat, openat2, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat,
+    openat2, renameat, statat, unlinkat,
 };
 
 use crate::error::ApiError;
-use crate::sandbox::open_folder;
+use crate::sandbox::{INSIDE, open_folder};
 
 /// How long the volume may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -87,13 +87,6 @@ impl Folder {
     }
 }
 
-fn inside() -> ResolveFlags {
-    ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV
-}
-
 impl Folder {
     /// What is at `path`, of `most` bytes at most.
     ///
@@ -102,7 +95,7 @@ impl Folder {
     pub(super) fn read(&self, path: &str, most: usize) -> io::Result<Found> {
         // A pipe would be waited for.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = match openat2(&self.0, path, flags, Mode::empty(), inside()) {
+        let file = match openat2(&self.0, path, flags, Mode::empty(), INSIDE) {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(Found::Nothing),
             Err(error) if is_elsewhere(error) => return Ok(Found::Other),
@@ -123,7 +116,7 @@ impl Folder {
     /// Whether the file there may be run.
     pub(super) fn is_executable(&self, path: &str) -> bool {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let file = openat2(&self.0, path, flags, Mode::empty(), inside()).map(File::from);
+        let file = openat2(&self.0, path, flags, Mode::empty(), INSIDE).map(File::from);
         file.is_ok_and(|file| file.metadata().is_ok_and(|stat| stat.mode() & 0o100 != 0))
     }
 
@@ -133,7 +126,7 @@ impl Folder {
     /// What the operating system says.
     pub(super) fn names(&self, path: &str) -> io::Result<Vec<String>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = match openat2(&self.0, path, flags, Mode::empty(), inside()) {
+        let folder = match openat2(&self.0, path, flags, Mode::empty(), INSIDE) {
             Ok(folder) => folder,
             Err(error) if error == rustix::io::Errno::NOENT || is_elsewhere(error) => {
                 return Ok(Vec::new());
@@ -166,7 +159,7 @@ impl Folder {
                 Err(error) => return Err(error.into()),
             };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            folder = openat2(&folder, part, flags, Mode::empty(), inside())?;
+            folder = openat2(&folder, part, flags, Mode::empty(), INSIDE)?;
             if is_new {
                 // Whatever this process' own mask is.
                 fchmod(&folder, Mode::from_raw_mode(0o755))?;
