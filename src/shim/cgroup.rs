@@ -21,9 +21,9 @@ fn is_unified() -> bool {
     Path::new(BASE).join("cgroup.controllers").exists()
 }
 
-/// The group of sandbox `id` for `kind`.
-fn group(id: &str, kind: &str) -> PathBuf {
-    let path = cgroup_path(id);
+/// The group of the sandbox in `folder` for `kind`.
+fn group(folder: &Path, kind: &str) -> PathBuf {
+    let path = cgroup_path(folder);
     let path = path.strip_prefix("/").unwrap_or(&path);
     match is_unified() {
         true => Path::new(BASE).join(path),
@@ -44,29 +44,33 @@ fn keyed(path: &Path, key: &str) -> Option<u64> {
     })
 }
 
-/// What sandbox `id` uses now; `None` when it is gone.
-pub(crate) fn usage(id: &str) -> Option<SandboxUse> {
+/// What the sandbox in `folder` uses now; `None` when it is gone.
+pub(crate) fn usage(folder: &Path) -> Option<SandboxUse> {
     let (memory, processes) = match is_unified() {
         true => ("memory.current", "pids.current"),
         false => ("memory.usage_in_bytes", "pids.current"),
     };
     Some(SandboxUse {
-        memory_bytes: number(&group(id, "memory").join(memory))?,
-        cpu_ms: cpu_ms(id)?,
-        processes: number(&group(id, "pids").join(processes))?,
+        memory_bytes: number(&group(folder, "memory").join(memory))?,
+        cpu_ms: cpu_ms(folder)?,
+        processes: number(&group(folder, "pids").join(processes))?,
     })
 }
 
-fn cpu_ms(id: &str) -> Option<u64> {
+fn cpu_ms(folder: &Path) -> Option<u64> {
     match is_unified() {
-        true => keyed(&group(id, "cpu").join("cpu.stat"), "usage_usec").map(|micros| micros / 1000),
-        false => number(&group(id, "cpuacct").join("cpuacct.usage")).map(|nanos| nanos / 1_000_000),
+        true => {
+            keyed(&group(folder, "cpu").join("cpu.stat"), "usage_usec").map(|micros| micros / 1000)
+        }
+        false => {
+            number(&group(folder, "cpuacct").join("cpuacct.usage")).map(|nanos| nanos / 1_000_000)
+        }
     }
 }
 
-/// What sandbox `id` used and met; asked before its group is removed.
-pub(crate) fn account(id: &str) -> Account {
-    let memory = group(id, "memory");
+/// What the sandbox in `folder` used and met; asked before its group is removed.
+pub(crate) fn account(folder: &Path) -> Account {
+    let memory = group(folder, "memory");
     let (events, peak) = match is_unified() {
         true => ("memory.events", "memory.peak"),
         false => ("memory.oom_control", "memory.max_usage_in_bytes"),
@@ -74,7 +78,7 @@ pub(crate) fn account(id: &str) -> Account {
     Account {
         out_of_memory: keyed(&memory.join(events), "oom_kill").is_some_and(|kills| kills > 0),
         memory_peak_bytes: number(&memory.join(peak)),
-        cpu_ms: cpu_ms(id),
+        cpu_ms: cpu_ms(folder),
     }
 }
 
@@ -88,8 +92,9 @@ pub(crate) fn limits_swap() -> bool {
     can && swaps.lines().count() > 1
 }
 
-/// The processes of sandbox `id`.
-pub(crate) fn processes(id: &str) -> Vec<u32> {
-    let text = std::fs::read_to_string(group(id, "pids").join("cgroup.procs")).unwrap_or_default();
+/// The processes of the sandbox in `folder`.
+pub(crate) fn processes(folder: &Path) -> Vec<u32> {
+    let text =
+        std::fs::read_to_string(group(folder, "pids").join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }

@@ -112,6 +112,7 @@ pub(super) fn start(order: &SandboxOrder, folder: &Path) -> Result<Running, (Str
             folder,
             project: &project,
             ground: Ground {
+                folder: folder.to_owned(),
                 rootfs: rootfs.clone(),
                 owner,
                 user,

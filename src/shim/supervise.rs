@@ -123,7 +123,7 @@ pub(super) async fn keep(
         tracing::error!(%error, id, "a sandbox cannot be watched");
         keeper.ended.failure = Some(format!("it cannot be watched: {error}"));
     }
-    let account = cgroup::account(&id);
+    let account = cgroup::account(folder);
     keeper.ended.out_of_memory = account.out_of_memory;
     keeper.ended.memory_peak_bytes = account.memory_peak_bytes;
     keeper.ended.cpu_ms = account.cpu_ms;

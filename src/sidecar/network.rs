@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use parking_lot::Mutex;
@@ -34,14 +35,14 @@ type Answer = std::sync::mpsc::SyncSender<io::Result<Made>>;
 pub(super) struct Inside(Mutex<Sender<(Wanted, Answer)>>);
 
 impl Inside {
-    /// That of a sandbox that runs.
+    /// That of the sandbox in `folder`, which runs.
     ///
     /// # Errors
     /// When it does not run any more, or the machine gives no thread.
-    pub(super) fn enter(note: &Note) -> io::Result<Self> {
+    pub(super) fn enter(folder: &Path, note: &Note) -> io::Result<Self> {
         let namespace = File::open(format!("/proc/{}/ns/net", note.pid))?;
         // Looked at after the file was opened: the number may be another process's by now.
-        if !shim::processes(&note.id).contains(&note.pid) {
+        if !shim::processes(folder).contains(&note.pid) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let (asking, asked) = channel();

@@ -156,7 +156,7 @@ impl SandboxHost for Sandboxes {
     }
 
     fn usage(&self, id: &str) -> Option<SandboxUse> {
-        shim::usage(id)
+        shim::usage(&self.sandbox(id).folder)
     }
 
     async fn remove(&self, sandbox: &Sandbox) {
@@ -173,7 +173,10 @@ impl SandboxHost for Sandboxes {
     }
 
     fn network(&self, note: &Note) -> io::Result<Arc<dyn SandboxNetwork>> {
-        Ok(Arc::new(Inside::enter(note)?))
+        Ok(Arc::new(Inside::enter(
+            &self.sandbox(&note.id).folder,
+            note,
+        )?))
     }
 
     fn project(
@@ -255,7 +258,7 @@ async fn clear(sandbox: &Sandbox, note: Option<&Note>) {
         kill(note.shim_pid);
     }
     for _ in 0..KILLS {
-        let left = shim::processes(&sandbox.id);
+        let left = shim::processes(&sandbox.folder);
         if left.is_empty() {
             break;
         }

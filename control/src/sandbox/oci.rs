@@ -4,7 +4,7 @@
 //! container itself can have: its `/proc`, `/dev`, `/dev/shm` and `/dev/pts`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxCpu, LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory,
@@ -12,6 +12,7 @@ use oci_spec::runtime::{
     PosixRlimitType, Process, Root, Spec, User, get_default_maskedpaths,
     get_default_readonly_paths,
 };
+use sha2::{Digest, Sha256};
 
 use super::order::{Network, PATH_VARIABLE, SANDBOX_USER, SandboxOrder};
 use super::seccomp;
@@ -79,6 +80,8 @@ pub struct Identity {
 /// What the shim found out about the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
+    /// The sandbox's own folder.
+    pub folder: PathBuf,
     /// The root that was put together.
     pub rootfs: PathBuf,
     /// Whose the project's folder is: what the command writes is theirs.
@@ -108,10 +111,18 @@ impl Ground {
     }
 }
 
-/// The control group of a sandbox, below the root of each hierarchy.
+/// The control group of the sandbox in `folder`, below the root of each hierarchy. Another sidecar of this machine has other
+/// folders, and perhaps sandboxes with the same numbers: the end of one of them must not be that of the other.
 #[must_use]
-pub fn cgroup_path(id: &str) -> PathBuf {
-    PathBuf::from(format!("/weldrfs/{id}"))
+pub fn cgroup_path(folder: &Path) -> PathBuf {
+    let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+    let mark: String = hash
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let id = folder.file_name().unwrap_or_default().to_string_lossy();
+    PathBuf::from(format!("/weldrfs/{id}-{mark}"))
 }
 
 /// The configuration for `order` on `ground`.
@@ -221,7 +232,7 @@ fn linux(order: &SandboxOrder, ground: &Ground) -> Linux {
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(order.network, ground.user_namespace)))
-        .set_cgroups_path(Some(cgroup_path(&order.id)))
+        .set_cgroups_path(Some(cgroup_path(&ground.folder)))
         .set_resources(Some(resources(order, ground)))
         .set_seccomp(Some(seccomp::profile()))
         .set_masked_paths(Some(masked))
@@ -306,6 +317,7 @@ mod tests {
 
     fn ground() -> Ground {
         Ground {
+            folder: "/run/weldrfs/sandboxes/exec-1".into(),
             rootfs: "/mnt".into(),
             owner: Identity { uid: 0, gid: 0 },
             user: SANDBOX_OWNER,
@@ -438,7 +450,11 @@ mod tests {
         assert_eq!(resources["pids"]["limit"], 100);
         assert_eq!(resources["cpu"]["quota"], 150_000);
         assert_eq!(resources["cpu"]["period"], 100_000);
-        assert_eq!(config["linux"]["cgroupsPath"], "/weldrfs/exec-1");
+        let group = config["linux"]["cgroupsPath"].as_str().unwrap();
+        assert!(group.starts_with("/weldrfs/exec-1-"), "{group}");
+        let of = |folder: &str| cgroup_path(Path::new(folder));
+        assert_eq!(Path::new(group), of("/run/weldrfs/sandboxes/exec-1"));
+        assert_ne!(Path::new(group), of("/run/other/sandboxes/exec-1"));
         let files = &config["process"]["rlimits"][0];
         assert_eq!(
             (&files["hard"], &files["soft"]),
