@@ -52,6 +52,12 @@ enum Request {
         claimed: Arc<AtomicBool>,
         done: Sender<Result<()>>,
     },
+    Backdate {
+        epoch: Epoch,
+        inos: Vec<Ino>,
+        claimed: Arc<AtomicBool>,
+        done: Sender<Result<usize>>,
+    },
     Stop,
 }
 
@@ -200,15 +206,20 @@ impl Checkpointer {
     /// # Errors
     /// When SQLite fails; nothing has changed then.
     pub(crate) fn backdate(&self, epoch: Epoch, inos: Vec<Ino>) -> Result<usize> {
-        self.with(move |c| backdate::backdate(c, epoch, &inos))
+        self.claim(|claimed, done| Request::Backdate {
+            epoch,
+            inos,
+            claimed,
+            done,
+        })
     }
 
     /// Asks for something that must not happen any more once the caller has given up. What has begun is waited for: it
     /// takes as long as it takes.
-    fn claim(
+    fn claim<T>(
         &self,
-        make: impl FnOnce(Arc<AtomicBool>, Sender<Result<()>>) -> Request,
-    ) -> Result<()> {
+        make: impl FnOnce(Arc<AtomicBool>, Sender<Result<T>>) -> Request,
+    ) -> Result<T> {
         let claimed = Arc::new(AtomicBool::new(false));
         let answer = self.send(|done| make(Arc::clone(&claimed), done))?;
         match answer.recv_timeout(self.deadline()) {
@@ -372,9 +383,26 @@ fn run(
                 done,
             }) => {
                 if !claimed.swap(true, Ordering::AcqRel) {
-                    let mut removed = || named(capture::remove_snapshot(&mut connection, epoch));
-                    let result = ns.wait_for_permit().and_then(|()| removed());
-                    let _ = done.send(check_sync(&ns, result));
+                    // What makes room takes some first.
+                    let removed = with_reserve(&ns, || {
+                        ns.wait_for_permit()?;
+                        named(capture::remove_snapshot(&mut connection, epoch))
+                    });
+                    let _ = done.send(check_sync(&ns, removed));
+                }
+            }
+            Ok(Request::Backdate {
+                epoch,
+                inos,
+                claimed,
+                done,
+            }) => {
+                if !claimed.swap(true, Ordering::AcqRel) {
+                    // The only place of what was written; nobody waits who could try again.
+                    let moved = with_reserve(&ns, || {
+                        named(backdate::backdate(&mut connection, epoch, &inos))
+                    });
+                    let _ = done.send(check_sync(&ns, moved));
                 }
             }
             Ok(Request::Bulk {
@@ -411,11 +439,7 @@ fn checkpoint_upto(ns: &Namespace, connection: &mut Connection, lsn: Lsn) -> Res
 /// Brings one generation into SQLite. Returns whether there was one. Whoever waits for room looks again, whatever came
 /// of it.
 fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
-    let mut result = write_generation(ns, connection);
-    if matches!(result, Err(MetaError::NoSpace)) && ns.reserve.give_up() {
-        tracing::warn!("the local disk is full: used the reserve for one more checkpoint");
-        result = write_generation(ns, connection);
-    }
+    let result = with_reserve(ns, || write_generation(ns, connection));
     if matches!(result, Ok(true)) {
         ns.reserve.take();
     }
@@ -423,6 +447,16 @@ fn checkpoint(ns: &Namespace, connection: &mut Connection) -> Result<bool> {
     // Under the lock, so that nobody is between looking and waiting.
     drop(ns.room.0.lock());
     ns.room.1.notify_all();
+    result
+}
+
+/// Does what writes into SQLite, and once more with the reserve of the local disk if that is full.
+fn with_reserve<T>(ns: &Namespace, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    let result = work();
+    if matches!(result, Err(MetaError::NoSpace)) && ns.reserve.give_up() {
+        tracing::warn!("the local disk is full: its reserve is used");
+        return work();
+    }
     result
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn run(
             let request = MountRestoreRequest { path };
             let restoring = || client.restore(&mount, &name, &request);
             let restored = progress::during(&format!("restoring {mount}"), restoring)
-                .map_err(failed("nothing was restored"))?;
+                .map_err(failed("the restore"))?;
             let late = restored.late_writes;
             let text = match &restored.safety {
                 Some(safety) if late > 0 => format!(

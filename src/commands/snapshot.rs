@@ -112,7 +112,8 @@ pub(crate) fn run(path: &Path, request: Request, registry: &Registry) -> Result<
                 path_base64,
             };
             let restored = place.client.restore(&request);
-            let restored = restored.map_err(|error| api_failure("nothing was restored", &error))?;
+            let restored =
+                restored.map_err(|error| api_failure(&format!("the restore of {name}"), &error))?;
             let late = restored.late_writes;
             report::print(&match restored.safety {
                 Some(safety) if late > 0 => format!(

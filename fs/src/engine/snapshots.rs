@@ -16,6 +16,8 @@ use crate::error::FsError;
 
 /// How many names are tried when the time alone is taken.
 const NAME_TRIES: u32 = 100;
+/// How many free names are tried: others choose theirs at the same time.
+const FREE_NAMES: usize = 10;
 /// What a diff of the present looks at before it is read a piece at a time.
 const LONG_DIFF: u64 = 5000;
 /// How long a restore waits for another one to end.
@@ -93,31 +95,58 @@ impl Engine {
     /// The same, and `ECANCELED`.
     pub fn create_snapshot_on(&self, order: &Order, names: SnapshotNames) -> Result<Snapshot> {
         self.bring_in();
-        let given = names.name.clone();
-        let new = NewSnapshot {
-            name: given.clone().unwrap_or_else(|| self.free_name("")),
-            note: names.note,
-            owner: names.owner,
+        let new = |name| NewSnapshot {
+            name,
+            note: names.note.clone(),
+            owner: names.owner.clone(),
             kept: names.kept,
             made_ms: self.clock.now_ms(),
         };
-        let name = new.name.clone();
-        let made = self.ns.create_snapshot_on(order, new);
-        let made = made.map_err(|error| match error {
-            MetaError::Exists => FsError::SnapshotExists(name),
-            other => other.into(),
-        })?;
+        let made = match &names.name {
+            Some(name) => {
+                let made = self.ns.create_snapshot_on(order, new(name.clone()));
+                made.map_err(|error| match error {
+                    MetaError::Exists => FsError::SnapshotExists(name.clone()),
+                    other => other.into(),
+                })?
+            }
+            None => {
+                self.under_a_free_name("", |name| self.ns.create_snapshot_on(order, new(name)))?
+            }
+        };
         self.tell_of_list(&made, true);
         Ok(made)
     }
 
+    /// Makes something under a name of its own: one that is free may be taken before it is.
+    fn under_a_free_name<T>(
+        &self,
+        prefix: &str,
+        make: impl Fn(String) -> weldrfs_meta::Result<T>,
+    ) -> weldrfs_meta::Result<T> {
+        let mut made = make(self.free_name(prefix));
+        for _ in 1..FREE_NAMES {
+            if !matches!(made, Err(MetaError::Exists)) {
+                break;
+            }
+            made = make(self.free_name(prefix));
+        }
+        made
+    }
+
     /// The same by nobody's order, to be thinned out by age.
     pub(crate) fn automatic_snapshot(&self) -> Result<Snapshot> {
-        self.create_snapshot(SnapshotNames {
-            name: Some(self.free_name("auto-")),
-            owner: "automatic".into(),
-            ..SnapshotNames::default()
-        })
+        let made = self.under_a_free_name("auto-", |name| {
+            self.ns.create_snapshot(NewSnapshot {
+                name,
+                note: String::new(),
+                owner: "automatic".into(),
+                kept: false,
+                made_ms: self.clock.now_ms(),
+            })
+        })?;
+        self.tell_of_list(&made, true);
+        Ok(made)
     }
 
     /// A name made of the time that no snapshot has yet.
@@ -190,12 +219,14 @@ impl Engine {
         if !is_long || self.ns.read_only().is_some() {
             return Ok(self.ns.diff(older, None)?);
         }
-        let present = self.ns.create_snapshot(NewSnapshot {
-            name: self.free_name("diff-"),
-            note: "the present of a diff that is under way".into(),
-            owner: "diff".into(),
-            kept: false,
-            made_ms: self.clock.now_ms(),
+        let present = self.under_a_free_name("diff-", |name| {
+            self.ns.create_snapshot(NewSnapshot {
+                name,
+                note: "the present of a diff that is under way".into(),
+                owner: "diff".into(),
+                kept: false,
+                made_ms: self.clock.now_ms(),
+            })
         });
         let present = match present {
             // To look is not refused where there is no room.
@@ -234,16 +265,17 @@ impl Engine {
         let _one = one.ok_or(FsError::Late("another restore is under way"))?;
         let from = self.snapshot(name)?;
         self.bring_in();
-        let safety = NewSnapshot {
-            name: self.free_name("before-restore-"),
-            note: format!("what was there before {name} was restored"),
-            owner: "restore".into(),
-            kept: false,
-            made_ms: self.clock.now_ms(),
-        };
-        let restored = self
-            .ns
-            .restore_on(order, from.epoch, path, safety, self.now_ns());
+        let restored = self.under_a_free_name("before-restore-", |safety| {
+            let safety = NewSnapshot {
+                name: safety,
+                note: format!("what was there before {name} was restored"),
+                owner: "restore".into(),
+                kept: false,
+                made_ms: self.clock.now_ms(),
+            };
+            self.ns
+                .restore_on(order, from.epoch, path, safety, self.now_ns())
+        });
         let mut restored = restored.map_err(|error| match error {
             MetaError::NotFound => FsError::NotInSnapshot {
                 snapshot: name.to_owned(),
@@ -259,6 +291,11 @@ impl Engine {
         self.tell(aside);
         // Before what was written is reclaimed with the files it was written to.
         let late = self.ns.keep_late_writes(&restored, self.now_ns());
+        // What it has may be remembered from now on.
+        if let Some(safety) = &restored.safety {
+            self.tell_of_list(safety, true);
+        }
+        // What was written is left where it is if it could not be kept: until the next mount.
         let late = late.map_err(|error| FsError::LateWrites {
             snapshot: restored
                 .safety
@@ -266,10 +303,6 @@ impl Engine {
                 .map_or(String::new(), |s| s.name.clone()),
             error,
         })?;
-        // What it has may be remembered from now on.
-        if let Some(safety) = &restored.safety {
-            self.tell_of_list(safety, true);
-        }
         for orphan in &restored.orphans {
             self.orphaned(Some(*orphan))?;
         }
@@ -311,7 +344,7 @@ impl Engine {
         let (epoch, source): (Option<Epoch>, Ino) = self.state_of(source)?;
         let left_out = left_out.map(|dir| self.state_of(dir)).transpose()?;
         let to = CloneTo {
-            parent: self.present(parent)?,
+            parent: self.place(parent, name)?,
             name,
             without: left_out.map(|(_, dir)| dir),
         };

@@ -19,6 +19,10 @@ const HOURLY_MS: u64 = DAY_MS;
 const DAILY_MS: u64 = 7 * DAY_MS;
 /// Most automatic snapshots, unless asked for another number.
 const MOST: usize = 1000;
+/// Who makes snapshots that somebody counts on, be they asked for or not: what was there before a restore, and the present of a
+/// diff that is under way. They stay for [`ALL_MS`], the newest of them, whatever [`SnapshotCare::most`] says.
+const COUNTED_ON: [&str; 2] = ["restore", "diff"];
+const COUNTED_ON_MOST: usize = 100;
 /// How often it is looked whether there is anything to do.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
 
@@ -55,11 +59,16 @@ pub(super) struct Tended {
 fn superfluous(snapshots: &[Snapshot], now_ms: u64, most: usize) -> Vec<&Snapshot> {
     let mut taken: BTreeSet<(u64, u64)> = BTreeSet::new();
     let mut stay = 0;
+    let mut counted_on = 0;
     let automatic = snapshots.iter().rev().filter(|s| !s.kept);
     let mut gone: Vec<&Snapshot> = automatic
         .filter(|snapshot| {
             // One from the future, by a clock that was set back, is young.
             let age_ms = now_ms.saturating_sub(snapshot.made_ms);
+            if age_ms <= ALL_MS && COUNTED_ON.contains(&snapshot.owner.as_str()) {
+                counted_on += 1;
+                return counted_on > COUNTED_ON_MOST;
+            }
             let mut is_last_of = |span_ms: u64| taken.insert((span_ms, snapshot.made_ms / span_ms));
             let stays = if age_ms <= ALL_MS {
                 true
@@ -217,6 +226,29 @@ mod tests {
         let gone: Vec<u64> = gone.iter().map(|s| s.made_ms).collect();
         assert_eq!(gone, [1000, 2000, 3000, 5000, 6000]);
         assert!(superfluous(&all, 20_000, 15).is_empty());
+    }
+
+    /// Whoever restored must be able to go back, also where no automatic snapshots are wanted.
+    #[test]
+    fn what_was_there_before_a_restore_stays_for_an_hour_whatever_the_most() {
+        let by = |made_ms, owner: &str| Snapshot {
+            owner: owner.into(),
+            ..made(made_ms, false)
+        };
+        let mut all = vec![by(0, "restore"), by(MINUTE_MS, "automatic")];
+        all.extend([by(2 * MINUTE_MS, "restore"), by(3 * MINUTE_MS, "diff")]);
+        let names = |now_ms, most| -> Vec<u64> {
+            let gone = superfluous(&all, now_ms, most).into_iter();
+            gone.map(|snapshot| snapshot.made_ms).collect()
+        };
+        assert_eq!(names(4 * MINUTE_MS, 0), [MINUTE_MS]);
+        // After that they are like all others.
+        assert_eq!(names(HOUR_MS + MINUTE_MS, 0), [0, MINUTE_MS]);
+        assert_eq!(names(HOUR_MS + 4 * MINUTE_MS, 0).len(), 4);
+        // There is an end to it.
+        let many = COUNTED_ON_MOST as u64 + 3;
+        let all: Vec<Snapshot> = (0..many).map(|n| by(n, "restore")).collect();
+        assert_eq!(superfluous(&all, many, 0).len(), 3);
     }
 
     #[test]
