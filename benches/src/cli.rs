@@ -70,6 +70,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Runs of ten steps: how many a sidecar does, what they take, and the same commands by hand
+    Workflows {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Make tables, pages and the figures of the README again from the records of the kept runs
     Report {
         /// Change nothing; fail when something differs
@@ -96,7 +101,7 @@ pub(crate) struct Common {
     /// Measure WeldrFS with these mount options as a target of its own; may be repeated
     #[arg(long = "weldrfs-options", value_name = "OPTIONS")]
     pub(crate) weldrfs_options: Vec<String>,
-    /// Rounds [default: 5, of snapshots 2; with --quick 1]
+    /// Rounds [default: 5, of snapshots and workflows 2; with --quick 1]
     #[arg(long)]
     pub(crate) rounds: Option<u32>,
     /// Rounds in which juicefs, rclone and s3fs take part [default: 2, of snapshots 1]

@@ -21,12 +21,14 @@ mod report;
 mod request;
 mod rounds;
 mod runs;
+mod sidecar;
 mod snapshots;
 mod store;
 mod sys;
 mod target;
 mod tree;
 mod work;
+mod workflows;
 
 use std::process::ExitCode;
 
@@ -82,5 +84,6 @@ fn perform(command: Command) -> Result<()> {
             kept,
         } => runs::snapshots(&places, &common, files, kept),
         Command::Previews { common } => runs::previews(&places, &common),
+        Command::Workflows { common } => runs::workflows(&places, &common),
     }
 }

@@ -25,15 +25,17 @@ pub(crate) enum RunKind {
     Cold,
     Snapshots,
     Previews,
+    Workflows,
 }
 
 impl RunKind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Coding,
         Self::Ops,
         Self::Cold,
         Self::Snapshots,
         Self::Previews,
+        Self::Workflows,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -43,6 +45,7 @@ impl RunKind {
             Self::Cold => "cold",
             Self::Snapshots => "snapshots",
             Self::Previews => "previews",
+            Self::Workflows => "workflows",
         }
     }
 }

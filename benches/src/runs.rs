@@ -20,7 +20,7 @@ use crate::snapshots::{self, Amounts};
 use crate::store::Distance;
 use crate::target::{Ground, LOCAL_DISK, MOUNTPOINT, Target, remove};
 use crate::work::tree_sum;
-use crate::{cold as cold_resume, ops as small_ops, previews, process, report};
+use crate::{cold as cold_resume, ops as small_ops, previews, process, report, workflows};
 
 /// Measured unless told otherwise; the first few when it has to be quick.
 const ALL_TARGETS: [&str; 8] = [
@@ -47,6 +47,8 @@ const QUICK_TREES: [u64; 1] = [1_000];
 const QUICK_KEPT: [u64; 2] = [0, 10];
 /// Files written and flushed when small operations are measured.
 const FSYNCS: u64 = 500;
+/// Ten thousand commands.
+const RUNS_DEADLINE: Duration = Duration::from_secs(3600);
 const TREE_DEADLINE: Duration = Duration::from_secs(600);
 /// Exit code of a run that was stopped.
 const STOPPED: i32 = 130;
@@ -163,6 +165,18 @@ pub(crate) fn previews(places: &Places, common: &Common) -> Result<()> {
     finish(places, common, previews::run(&plan, &amounts)?)
 }
 
+/// Runs of workflows.
+pub(crate) fn workflows(places: &Places, common: &Common) -> Result<()> {
+    let mut plan = plan(places, common, RunKind::Workflows)?;
+    let amounts = workflows::Amounts {
+        runs: common.or(None, 1_000, 30),
+        limit: common.limit().max(RUNS_DEADLINE),
+    };
+    plan.settings
+        .insert("runs".into(), amounts.runs.to_string());
+    finish(places, common, workflows::run(&plan, &amounts)?)
+}
+
 /// Snapshots and copies of trees.
 pub(crate) fn snapshots(
     places: &Places,
@@ -256,7 +270,7 @@ fn plan(places: &Places, common: &Common, kind: RunKind) -> Result<Plan> {
     clean_up_when_stopped(&ground)?;
     let targets = targets(common, kind)?;
     let (rounds, peer_rounds) = match kind {
-        RunKind::Snapshots => SNAPSHOT_ROUNDS,
+        RunKind::Snapshots | RunKind::Workflows => SNAPSHOT_ROUNDS,
         _ => ROUNDS,
     };
     let rounds = common.or(common.rounds, rounds, 1);
@@ -300,7 +314,7 @@ fn targets(common: &Common, kind: RunKind) -> Result<Vec<Target>> {
     let default = match (kind, common.quick) {
         (RunKind::Cold, _) => &COLD_TARGETS[..],
         (RunKind::Snapshots, _) => &SNAPSHOT_TARGETS[..],
-        (RunKind::Previews, _) => &PREVIEW_TARGETS[..],
+        (RunKind::Previews | RunKind::Workflows, _) => &PREVIEW_TARGETS[..],
         (_, true) => &ALL_TARGETS[..QUICK_TARGETS],
         (_, false) => &ALL_TARGETS[..],
     };

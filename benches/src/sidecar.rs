@@ -16,23 +16,24 @@ use crate::target::MOUNTPOINT;
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A running sidecar.
-pub(super) struct Sidecar {
+pub(crate) struct Sidecar {
     process: Background,
     connection: Connection,
     run: PathBuf,
+    state: PathBuf,
     mount: PathBuf,
     limit: Duration,
 }
 
 /// A preview.
-pub(super) struct App {
+pub(crate) struct App {
     id: String,
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 impl Sidecar {
     /// Starts one in `folder` and mounts a new volume. It does not outlive the turn, and neither must what it starts.
-    pub(super) fn start(
+    pub(crate) fn start(
         places: &Places,
         folder: &Path,
         (first, last): (u16, u16),
@@ -63,6 +64,7 @@ impl Sidecar {
             process,
             connection,
             run,
+            state: folder.join("state"),
             // Where a run that is stopped looks for a mount.
             mount: folder.join(MOUNTPOINT),
             limit,
@@ -73,12 +75,37 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    pub(super) fn mount(&self) -> &Path {
+    pub(crate) fn mount(&self) -> &Path {
         &self.mount
     }
 
+    /// Asks for something.
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
+        self.connection.post(path, body)
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Result<Value> {
+        self.connection.get(path)
+    }
+
+    /// Bytes of its database.
+    pub(crate) fn database(&self) -> u64 {
+        let folder = self.state.join("control");
+        let files = ["control.db", "control.db-wal"].map(|name| folder.join(name));
+        let sizes = files.iter().filter_map(|file| file.metadata().ok());
+        sizes.map(|file| file.len()).sum()
+    }
+
+    /// The most memory that it ever had, bytes, that of its program included.
+    pub(crate) fn memory_peak(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("VmHWM:"));
+        in_kib(line).ok_or_else(|| Error::Wrong(format!("{path} does not say what it takes")))
+    }
+
     /// Asks for an app; returns at once.
-    pub(super) fn start_app(&mut self, folder: &str) -> Result<App> {
+    pub(crate) fn start_app(&mut self, folder: &str) -> Result<App> {
         let body = json!({"mount": "bench", "path": folder, "command": ["node", "server.js"]});
         let told: Value = self.connection.post("/previews/start", &body)?;
         let port = told["host_port"]
@@ -91,7 +118,7 @@ impl Sidecar {
         }
     }
 
-    pub(super) fn stop_app(&mut self, app: &App) -> Result<()> {
+    pub(crate) fn stop_app(&mut self, app: &App) -> Result<()> {
         let body = json!({"id": app.id});
         self.connection
             .post::<Value>("/previews/stop", &body)
@@ -99,7 +126,7 @@ impl Sidecar {
     }
 
     /// Waits until it is in that state.
-    pub(super) fn until(&mut self, app: &App, state: &str) -> Result<()> {
+    pub(crate) fn until(&mut self, app: &App, state: &str) -> Result<()> {
         let deadline = Instant::now() + self.limit;
         loop {
             let now = self.look(app)?;
@@ -121,19 +148,19 @@ impl Sidecar {
     }
 
     /// Memory of an app, bytes.
-    pub(super) fn memory_of(&mut self, app: &App) -> Result<u64> {
+    pub(crate) fn memory_of(&mut self, app: &App) -> Result<u64> {
         let now = self.look(app)?;
         let bytes = now["usage"]["memory_bytes"].as_u64();
         bytes.ok_or_else(|| Error::Wrong("the sidecar does not say what the app takes".into()))
     }
 
     /// Memory of the sidecar itself, bytes.
-    pub(super) fn memory(&self) -> Result<u64> {
+    pub(crate) fn memory(&self) -> Result<u64> {
         share(self.process.pid())
     }
 
     /// Memory of all processes that keep previews, bytes.
-    pub(super) fn memory_of_shims(&self) -> Result<u64> {
+    pub(crate) fn memory_of_shims(&self) -> Result<u64> {
         let folder = self.run.join("sandboxes");
         let folder = folder.to_string_lossy().into_owned();
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -149,7 +176,7 @@ impl Sidecar {
     }
 
     /// Ends the apps, unmounts, and ends it.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         let list: Value = self.connection.get("/previews")?;
         for one in list["previews"].as_array().into_iter().flatten() {
             let app = App {
@@ -176,7 +203,11 @@ fn share(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("Pss_Anon:"));
-    let kib: Option<u64> = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| Error::Wrong(format!("{path} does not say what it takes")))
+    in_kib(line).ok_or_else(|| Error::Wrong(format!("{path} does not say what it takes")))
+}
+
+/// The bytes of a line like `VmHWM: 7 kB`.
+fn in_kib(line: Option<&str>) -> Option<u64> {
+    let kib: u64 = line?.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }

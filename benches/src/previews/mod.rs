@@ -2,7 +2,6 @@
 //! what is measured and in which order.
 
 mod app;
-mod sidecar;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,9 +11,8 @@ use crate::error::{At, Error, Result, ensure};
 use crate::process::Background;
 use crate::record::{Run, StepRecord, Unit};
 use crate::rounds::{self, Notes, Plan};
+use crate::sidecar::Sidecar;
 use crate::target::{Base, Target, remove};
-
-use sidecar::Sidecar;
 
 /// The port of the app that is run by hand; previews have those behind it.
 const PORT: u16 = 20_480;

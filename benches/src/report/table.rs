@@ -88,7 +88,7 @@ fn explained(kind: RunKind) -> &'static str {
             "Each cell: median (least to most) of the rounds, and × how many times as long as on ext4 by the medians."
         }
         RunKind::Cold => "Each cell: median (least to most) of the rounds.",
-        RunKind::Previews => {
+        RunKind::Previews | RunKind::Workflows => {
             "Each cell: median (least to most) of the rounds, and × how many times as long as by hand on ext4."
         }
         RunKind::Snapshots => sized::explained(Detail::Spread),
@@ -141,6 +141,7 @@ pub(crate) fn short(run: &Run) -> String {
     let medians = match run.kind {
         RunKind::Cold => Some("cold resume"),
         RunKind::Previews => Some("an app"),
+        RunKind::Workflows => Some("runs of ten steps"),
         RunKind::Coding | RunKind::Ops | RunKind::Snapshots => None,
     };
     if let Some(title) = medians {
