@@ -292,9 +292,8 @@ fn an_install_whose_last_step_fails_or_that_is_cancelled_leaves_the_tree_as_it_w
         json!({"mount": "project", "workflow": {"steps": [{"name": "a", "run": "echo o >other"}]}});
     let other = post(sidecar, "/trigger", &other).success();
     let other = other["run"].as_str().unwrap();
-    until("the other has begun", || {
-        show(sidecar, other)["state"] == "running"
-    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(show(sidecar, other)["state"], "queued");
     assert!(!project(sidecar).join("other").exists());
     post(sidecar, &format!("/workflows/{run}/cancel"), &json!({})).success();
     assert_eq!(over(sidecar, run)["state"], "reverted");
@@ -474,6 +473,65 @@ fn secrets_reach_the_steps_that_name_them_and_nothing_that_is_kept() {
     }
 }
 
+/// Each project has its own one, so that what the machine has does not matter.
+#[test]
+fn packages_are_installed_by_the_package_manager_of_the_project() {
+    let alone = sidecar();
+    let sidecar = &alone.sidecar;
+    own(sidecar, "it", "packages: {is-odd: 3.0.1}\n");
+    let manifest = text(sidecar, &format!("{OWN}/it/manifest.yaml"));
+    for (manager, lock, made) in [
+        (
+            "npm",
+            "package-lock.json",
+            "npm install --no-audit --no-fund --save-dev is-number@7.0.0",
+        ),
+        (
+            "bun",
+            "bun.lock",
+            "mkdir -p node_modules/.bin && cp bun node_modules/.bin && node_modules/.bin/bun add --save-text-lockfile is-number@7.0.0",
+        ),
+    ] {
+        write(
+            sidecar,
+            &format!("{manager}/{OWN}/it/manifest.yaml"),
+            &manifest,
+        );
+        let package = format!(r#"{{"name": "{manager}-app", "private": true}}"#);
+        write(sidecar, &format!("{manager}/package.json"), &package);
+        if manager == "bun" {
+            std::fs::copy(crate::real_apps::bun(), project(sidecar).join("bun/bun")).unwrap();
+        }
+        let asked =
+            json!({"mount": "project", "path": manager, "network": "host", "command": made});
+        let ran = exec(sidecar, &asked);
+        assert_eq!(ran.exit["status"], 0, "{manager}: {ran:?}");
+        let asked = json!({"mount": "project", "path": manager, "integrations": [{"name": "it"}]});
+        let begun = post(sidecar, "/install-integrations", &asked).success();
+        let done = over(sidecar, begun["run"].as_str().unwrap());
+        assert_eq!(done["state"], "succeeded", "{manager}: {done:#}");
+        let installed = text(
+            sidecar,
+            &format!("{manager}/node_modules/is-odd/package.json"),
+        );
+        assert!(installed.contains("3.0.1"), "{manager}: {installed}");
+        let package = text(sidecar, &format!("{manager}/package.json"));
+        assert!(package.contains("is-odd"), "{manager}: {package}");
+        let locked = text(sidecar, &format!("{manager}/{lock}"));
+        assert!(locked.contains("is-odd"), "{manager}: {locked}");
+        let others = [
+            "package-lock.json",
+            "pnpm-lock.yaml",
+            "yarn.lock",
+            "bun.lock",
+        ];
+        for other in others.iter().filter(|other| **other != lock) {
+            let path = project(sidecar).join(manager).join(other);
+            assert!(!path.exists(), "{manager} left {other}");
+        }
+    }
+}
+
 const WITH: &str = ".weldr/bin/with-postgres";
 
 /// Runs SQL in a sandbox with the project's database.
@@ -499,11 +557,15 @@ fn the_projects_postgresql_keeps_its_data_and_is_run_once_at_a_time() {
     let mut alone = sidecar();
     let sidecar = &mut alone.sidecar;
     commit_empty(sidecar);
-    let bad = json!([{"name": "postgresql", "inputs": {"database": "x'; touch owned; '"}}]);
-    let done = install(sidecar, &bad);
-    assert_eq!(done["state"], "reverted", "{done:#}");
-    assert!(!project(sidecar).join("owned").exists());
-    assert_eq!(status(sidecar), "");
+    for bad in ["x'; touch owned; '", "template1", &"x".repeat(64)] {
+        let bad = json!([{"name": "postgresql", "inputs": {"database": bad}}]);
+        let done = install(sidecar, &bad);
+        assert_eq!(done["state"], "reverted", "{done:#}");
+        let said = step(&done, "postgresql_ready")["log"].to_string();
+        assert!(said.contains("the database"), "{done:#}");
+        assert!(!project(sidecar).join("owned").exists());
+        assert_eq!(status(sidecar), "");
+    }
 
     let asked = json!([{"name": "postgresql", "inputs": {"database": "shop"}}]);
     installed(sidecar, &asked);
@@ -578,6 +640,117 @@ fn the_projects_postgresql_keeps_its_data_and_is_run_once_at_a_time() {
     sidecar.start_again();
     sidecar.mount("project");
     assert_eq!(sql(sidecar, "SELECT sum(n) FROM t"), "3");
+}
+
+/// Also under one that was started from a folder around its project, or beside the sidecar.
+#[test]
+fn nothing_is_put_back_under_a_database_wherever_it_was_started() {
+    let alone = sidecar();
+    let sidecar = &alone.sidecar;
+    let lock = "web/.weldr/postgres/lock";
+    write(sidecar, lock, "");
+    write(sidecar, "web/app.js", "1\n");
+    write(sidecar, "api/app.js", "1\n");
+    let snapshots = "/mounts/project/snapshots";
+    post(sidecar, snapshots, &json!({"name": "one"})).success();
+    let restore = |path: &str| {
+        let body = json!({"path": path});
+        post(sidecar, &format!("{snapshots}/one/restore"), &body)
+    };
+    let change = || {
+        write(sidecar, "web/app.js", "2\n");
+        write(sidecar, "api/app.js", "2\n");
+    };
+    let check = || {
+        for path in ["", "web", "web/.weldr"] {
+            let refused = restore(path).refused(409, "in_use");
+            let named = "runs the database of the project web,";
+            assert!(refused.contains(named), "{path}: {refused}");
+        }
+        restore("api").success();
+        assert_eq!(text(sidecar, "api/app.js"), "1\n");
+        assert_eq!(text(sidecar, "web/app.js"), "2\n");
+    };
+
+    change();
+    let line =
+        format!("exec 9<{lock}; flock 9; echo >up; while [ ! -e end ]; do sleep 0.1; done; rm end");
+    let running = json!({"mount": "project", "command": line}).to_string();
+    std::thread::scope(|scope| {
+        let database = scope.spawn(|| sidecar.ask("POST", "/exec", &running).status);
+        until("it runs", || project(sidecar).join("up").exists());
+        check();
+        write(sidecar, "end", "");
+        assert_eq!(database.join().unwrap(), 200);
+    });
+    change();
+    let mut by_hand = std::process::Command::new("flock")
+        .arg("--no-fork")
+        .arg(project(sidecar).join(lock))
+        .args(["sleep", "600"])
+        .spawn()
+        .unwrap();
+    until("it runs", || {
+        let file = std::fs::File::open(project(sidecar).join(lock)).unwrap();
+        file.try_lock().is_err()
+    });
+    check();
+    by_hand.kill().unwrap();
+    by_hand.wait().unwrap();
+    restore("web").success();
+    assert_eq!(text(sidecar, "web/app.js"), "1\n");
+}
+
+/// `server: url`: a database of somebody else, here in another sandbox, which only the secret knows of.
+#[test]
+fn a_database_that_is_elsewhere_is_used_and_none_is_started() {
+    let alone = sidecar();
+    let sidecar = &alone.sidecar;
+    let asked = json!([{"name": "postgresql", "inputs": {"server": "url"}}]);
+    let missing = ask(sidecar, &asked).refused(400, "invalid_request");
+    assert!(missing.contains("DATABASE_URL"), "{missing}");
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let line = format!(
+        "PATH=$(echo /usr/lib/postgresql/*/bin | tr ' ' :):$PATH; initdb -D /tmp/d -U elsewhere -A trust >&2 && \
+         exec postgres -D /tmp/d -k /tmp -p {port} -c listen_addresses=127.0.0.1"
+    );
+    // Whatever becomes of the test, it is not waited for for ever.
+    let server =
+        json!({"mount": "project", "network": "host", "command": line, "timeout_ms": 60_000})
+            .to_string();
+    sidecar.keep_secret(
+        "DATABASE_URL",
+        &format!("postgresql://elsewhere@127.0.0.1:{port}/postgres"),
+    );
+    let psql = |sql: &str| {
+        let command = json!([WITH, "sh", "-c", "psql \"$DATABASE_URL\" -qAtc \"$0\"", sql]);
+        let asked = json!({"mount": "project", "network": "host", "secrets": ["DATABASE_URL"], "command": command});
+        exec(sidecar, &asked)
+    };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| sidecar.ask("POST", "/exec", &server));
+        until("it listens", || {
+            running.is_finished() || TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        let done = installed(sidecar, &asked);
+        let names: Vec<&str> = done["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|step| step["name"].as_str())
+            .collect();
+        assert_eq!(names, ["files", "note"]);
+        let who = psql("SELECT current_user");
+        assert_eq!((&*who.stdout, &*who.stderr), ("elsewhere\n", ""), "{who:?}");
+        assert!(!project(sidecar).join(".weldr/postgres").exists());
+        let ends = psql("COPY (SELECT 1) TO PROGRAM 'kill -INT $(head -1 /tmp/d/postmaster.pid)'");
+        drop(ends);
+        let ran = running.join().unwrap();
+        assert_eq!(ran.status, 200, "{ran:?}");
+    });
 }
 
 fn commit_empty(sidecar: &Sidecar) {

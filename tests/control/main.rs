@@ -31,6 +31,8 @@ mod real_apps;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 mod sandbox_attacks;
+#[path = "../support/seed.rs"]
+mod seed;
 mod sidecar;
 mod snapshots;
 #[path = "../cli/support.rs"]

@@ -183,7 +183,7 @@ export default {{ port, fetch: app.fetch }}
 }
 
 /// The program that the workload's inputs bring along.
-fn bun() -> std::path::PathBuf {
+pub(crate) fn bun() -> std::path::PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/coding/make_inputs.py");
     let made = Command::new("python3")
         .args([script, "--only", "app"])

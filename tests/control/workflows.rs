@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::exec::require_runtime;
@@ -247,10 +249,16 @@ fn the_process_is_killed_at_points_and_nothing_is_done_twice() {
     require_runtime();
     for point in [
         "triggered",
+        "begin.before",
         "begin.after",
         "first-snapshot",
+        "first-snapshot.after",
+        "skip.after",
+        "attempt.before",
         "attempt.after",
         "started",
+        "output",
+        "retry.after",
         "ended",
         "outcome.after",
         "snapshot",
@@ -262,7 +270,9 @@ fn the_process_is_killed_at_points_and_nothing_is_done_twice() {
         let mut sidecar = Sidecar::start_with(&[], &[("WELDRFS_FAILPOINT", point)]);
         sidecar.mount("project");
         let project = sidecar.place.path("ws/project");
-        let text = "steps:\n  - {name: a, run: 'echo x >>effects', idempotent: false}\n  - {name: b, run: 'echo y >>effects'}\n";
+        let text = "steps:\n  - {name: a, run: 'echo x | tee -a effects', idempotent: false}\n  - {name: b, run: 'echo y >>effects'}\n  \
+                    - {name: c, if: failure(), run: 'echo z >>effects'}\n  \
+                    - {name: d, run: 'echo d >>tries; [ $(wc -l <tries) -gt 1 ]', retry: {attempts: 9, backoff: 10ms}}\n";
         let body = json!({"mount": "project", "workflow": text}).to_string();
         // Its answer may be lost with the sidecar.
         let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -284,6 +294,53 @@ fn the_process_is_killed_at_points_and_nothing_is_done_twice() {
         );
         drop(sidecar);
         drop(turn);
+    }
+}
+
+/// And at moments that nobody chose; `WELDRFS_SIDECAR_KILLS` says at how many.
+#[test]
+fn runs_go_on_over_kills_of_the_process_at_random_moments() {
+    let kills = crate::seed::number("WELDRFS_SIDECAR_KILLS", 12);
+    let seed = crate::seed::base();
+    println!("WELDRFS_TEST_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut alone = sidecar();
+    let sidecar = &mut alone.sidecar;
+    let project = sidecar.place.path("ws/project");
+    let mut runs = Vec::new();
+    for kill in 0..kills {
+        let step = |name: &str, more: &str| {
+            format!("  - {{name: {name}, run: 'echo {name} >>effects-{kill}; sleep 0.05'{more}}}\n")
+        };
+        let once = step("once", ", idempotent: false");
+        let text = format!("steps:\n{}{once}{}", step("first", ""), step("last", ""));
+        runs.push(trigger(sidecar, &text));
+        std::thread::sleep(Duration::from_millis(random.random_range(1..400)));
+        sidecar.kill();
+        sidecar.start_again();
+    }
+    for (kill, run) in runs.iter().enumerate() {
+        let done = over(sidecar, run);
+        let effects = project.join(format!("effects-{kill}"));
+        let effects = std::fs::read_to_string(effects).unwrap_or_default();
+        let mut goes_on = true;
+        for name in ["first", "once", "last"] {
+            let step = step(&done, name);
+            let times = effects.lines().filter(|line| *line == name).count() as u64;
+            let attempts = step["attempt"].as_u64().unwrap();
+            match step["state"].as_str().unwrap() {
+                "succeeded" => assert!((1..=attempts).contains(&times), "{run}: {done:#}"),
+                // It was cut off before anything of it was there, and may not be tried again.
+                "interrupted" if name == "once" => {
+                    assert!(times <= 1 && attempts == 1, "{run}: {done:#}");
+                    goes_on = false;
+                }
+                "skipped" if !goes_on => assert_eq!(times, 0, "{run}: {done:#}"),
+                other => panic!("{run}: {name} is {other}: {done:#}"),
+            }
+        }
+        let state = if goes_on { "succeeded" } else { "interrupted" };
+        assert_eq!(done["state"], state, "{done:#}");
     }
 }
 

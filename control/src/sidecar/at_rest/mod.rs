@@ -1,8 +1,11 @@
 //! Databases whose data is in a project: while one runs, its files must not be put back under it. Who runs one holds a lock in
 //! the project, and whoever restores holds it meanwhile. Nothing here ends or starts anything.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+mod by_hand;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat2};
@@ -25,31 +28,23 @@ const LOOK: Duration = Duration::from_millis(50);
 /// No database of these projects begins to run as long as this lives.
 #[derive(Debug)]
 pub(super) struct AtRest {
-    _locks: Vec<OwnedFd>,
+    _locks: Vec<File>,
 }
 
 /// Keeps the databases at rest whose data is in `folder` of a mount: that of the project that it is, or that it is in, and of
-/// every project below it that something runs in.
+/// every project below it that something runs in, or whose database somebody runs.
 ///
 /// # Errors
 /// [`ApiError::InUse`] when one runs, [`ApiError::DeadlineExceeded`].
 pub(super) async fn at_rest(occupied: &Occupied, folder: &Path) -> Result<AtRest, ApiError> {
-    let mountpoint = occupied.path.clone();
     let mut projects = occupied.beside(folder);
     projects.push((project_of(folder).to_owned(), "something".to_owned()));
-    let locking = tokio::task::spawn_blocking(move || {
-        let until = Instant::now() + PATIENCE;
-        let mut locks = Vec::new();
-        let mut seen: Vec<&Path> = Vec::new();
-        for (project, who) in &projects {
-            if seen.contains(&project.as_path()) {
-                continue;
-            }
-            seen.push(project);
-            locks.extend(lock(&mountpoint, project, who, until)?);
-        }
-        Ok(AtRest { _locks: locks })
-    });
+    let looked = Looked {
+        mountpoint: occupied.path.clone(),
+        folder: folder.to_owned(),
+        projects,
+    };
+    let locking = tokio::task::spawn_blocking(move || looked.lock());
     match tokio::time::timeout(DEADLINE, locking).await {
         Ok(Ok(locked)) => locked,
         Ok(Err(error)) => Err(ApiError::Internal(format!(
@@ -59,6 +54,43 @@ pub(super) async fn at_rest(occupied: &Occupied, folder: &Path) -> Result<AtRest
             "the volume did not say within {} s whether a database of the project runs",
             DEADLINE.as_secs()
         ))),
+    }
+}
+
+/// What is to be kept at rest.
+struct Looked {
+    mountpoint: PathBuf,
+    folder: PathBuf,
+    /// Projects in it, and who runs there.
+    projects: Vec<(PathBuf, String)>,
+}
+
+impl Looked {
+    fn lock(self) -> Result<AtRest, ApiError> {
+        let until = Instant::now() + PATIENCE;
+        let mut locks: Vec<File> = Vec::new();
+        let mut seen: Vec<&Path> = Vec::new();
+        for (project, who) in &self.projects {
+            if seen.contains(&project.as_path()) {
+                continue;
+            }
+            seen.push(project);
+            if let Some(file) = open(&self.mountpoint, project) {
+                locks.extend(hold(file, project, who, until)?);
+            }
+        }
+        for open in by_hand::open_locks(&self.mountpoint) {
+            let Ok(meta) = open.file.metadata() else {
+                continue;
+            };
+            let is_held = locks.iter().any(|held| by_hand::is_same(held, &meta));
+            let is_in =
+                open.project.starts_with(&self.folder) || open.project == project_of(&self.folder);
+            if is_in && !is_held {
+                locks.extend(hold(open.file, &open.project, &open.who, until)?);
+            }
+        }
+        Ok(AtRest { _locks: locks })
     }
 }
 
@@ -75,21 +107,20 @@ fn project_of(folder: &Path) -> &Path {
 }
 
 /// The lock of a project's database; none where there is no database.
-fn lock(
-    mountpoint: &Path,
-    project: &Path,
-    who: &str,
-    until: Instant,
-) -> Result<Option<OwnedFd>, ApiError> {
-    let Ok(folder) = open_folder(mountpoint, project) else {
-        return Ok(None);
-    };
+fn open(mountpoint: &Path, project: &Path) -> Option<File> {
+    let folder = open_folder(mountpoint, project).ok()?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = openat2(folder, LOCK, flags, Mode::empty(), INSIDE) else {
-        return Ok(None);
-    };
+    let file = openat2(folder, LOCK, flags, Mode::empty(), INSIDE).ok()?;
+    Some(File::from(file))
+}
+
+/// Takes the lock of a project's database, which `who` seems to run.
+///
+/// # Errors
+/// [`ApiError::InUse`] when it still runs at `until`.
+fn hold(file: File, project: &Path, who: &str, until: Instant) -> Result<Option<File>, ApiError> {
     let locked = loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(LOOK),
             locked => break locked,
         }
@@ -117,27 +148,36 @@ fn shown(project: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    fn lock(mountpoint: &Path, project: &Path, who: &str) -> Result<Option<File>, ApiError> {
+        match open(mountpoint, project) {
+            Some(file) => hold(file, project, who, Instant::now()),
+            None => Ok(None),
+        }
+    }
+
+    fn looked(mountpoint: &Path, folder: &str) -> Looked {
+        Looked {
+            mountpoint: mountpoint.to_owned(),
+            folder: folder.into(),
+            projects: vec![(project_of(Path::new(folder)).to_owned(), "something".into())],
+        }
+    }
 
     #[test]
     fn a_database_that_runs_is_found_and_none_begins_meanwhile() {
         let mount = tempfile::tempdir().unwrap();
         let project = Path::new("app");
-        assert!(
-            lock(mount.path(), project, "x", Instant::now())
-                .unwrap()
-                .is_none()
-        );
+        assert!(lock(mount.path(), project, "x").unwrap().is_none());
         let path = mount.path().join(project).join(LOCK);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        assert!(
-            lock(mount.path(), project, "x", Instant::now())
-                .unwrap()
-                .is_none()
-        );
-        let database = std::fs::File::create(&path).unwrap();
+        assert!(lock(mount.path(), project, "x").unwrap().is_none());
+        let database = File::create(&path).unwrap();
         database.lock().unwrap();
-        let refused = lock(mount.path(), project, "preview 7", Instant::now()).unwrap_err();
+        let refused = lock(mount.path(), project, "preview 7").unwrap_err();
         assert!(
             refused
                 .to_string()
@@ -145,10 +185,65 @@ mod tests {
             "{refused}"
         );
         database.unlock().unwrap();
-        let held = lock(mount.path(), project, "x", Instant::now()).unwrap();
+        let held = lock(mount.path(), project, "x").unwrap();
         assert!(held.is_some() && database.try_lock().is_err());
         drop(held);
         database.try_lock().unwrap();
+    }
+
+    /// In a project that the sidecar was not asked to run anything in.
+    #[test]
+    fn a_database_that_was_started_by_hand_is_found_from_the_folders_around_it() {
+        let mount = tempfile::tempdir().unwrap();
+        let path = mount.path().join("web/app").join(LOCK);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = File::create(&path).unwrap();
+        file.lock().unwrap();
+        // The lock is the child's alone from here on.
+        let mut database = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::from(file))
+            .spawn()
+            .unwrap();
+        for folder in [
+            "",
+            "web",
+            "web/app",
+            "web/app/.weldr",
+            "web/app/.weldr/postgres/data",
+        ] {
+            let refused = looked(mount.path(), folder).lock().map(drop).unwrap_err();
+            let text = refused.to_string();
+            let who = match folder.starts_with("web/app") {
+                true => "something".to_owned(),
+                false => format!("sleep (process {})", database.id()),
+            };
+            let runs = format!("{who} runs the database of the project web/app,");
+            assert!(text.contains(&runs), "{folder}: {text}");
+        }
+        for folder in ["we", "web/app/src", "web/app2"] {
+            looked(mount.path(), folder).lock().map(drop).unwrap();
+        }
+        // One that only waits, or has ended, is not in the way, and cannot begin meanwhile.
+        database.kill().unwrap();
+        database.wait().unwrap();
+        let at_rest = looked(mount.path(), "web").lock().unwrap();
+        let again = File::open(&path).unwrap();
+        let is_free = again.try_lock().is_ok();
+        assert!(is_free, "nobody has it open, so nobody knows of it here");
+        drop(at_rest);
+        let mut waits = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::from(again.try_clone().unwrap()))
+            .spawn()
+            .unwrap();
+        again.unlock().unwrap();
+        let at_rest = looked(mount.path(), "web").lock().unwrap();
+        assert!(again.try_lock().is_err(), "it is held meanwhile");
+        drop(at_rest);
+        again.try_lock().unwrap();
+        waits.kill().unwrap();
+        waits.wait().unwrap();
     }
 
     #[test]
@@ -172,11 +267,7 @@ mod tests {
         let path = mount.path().join(LOCK);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(
-            lock(mount.path(), Path::new(""), "x", Instant::now())
-                .unwrap()
-                .is_none()
-        );
+        assert!(lock(mount.path(), Path::new(""), "x").unwrap().is_none());
         std::fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -186,6 +277,6 @@ mod tests {
             0,
         )
         .unwrap();
-        drop(lock(mount.path(), Path::new(""), "x", Instant::now()).unwrap());
+        drop(lock(mount.path(), Path::new(""), "x").unwrap());
     }
 }

@@ -106,7 +106,10 @@ pub(super) fn plan(
     installed: &State,
     packager: &Packager,
 ) -> Result<Plan, ApiError> {
-    let mut whole = Whole::default();
+    let mut whole = Whole {
+        names: given.iter().map(|(one, _)| one.name.clone()).collect(),
+        ..Whole::default()
+    };
     for (manifest, given) in given {
         whole.add(manifest, given, installed)?;
     }
@@ -182,6 +185,7 @@ pub(super) fn plan(
 /// What several write together.
 #[derive(Default)]
 struct Whole {
+    names: BTreeSet<String>,
     files: BTreeMap<String, NewFile>,
     variables: BTreeMap<String, NewVariable>,
     record: BTreeMap<String, Installed>,
@@ -210,8 +214,11 @@ impl Whole {
                     file.path, manifest.name
                 )));
             }
-            note.files
-                .insert(file.path.clone(), sha256(file.text.as_bytes()));
+            let hash = sha256(file.text.as_bytes());
+            let others = installed.integrations.iter();
+            let others = others.map(|(name, one)| (name, one.files.get(&file.path)));
+            self.agrees_with(manifest, &file.path, &hash, others)?;
+            note.files.insert(file.path.clone(), hash);
             let new = NewFile {
                 was: installed.file(&file.path).cloned(),
                 path: file.path.clone(),
@@ -227,8 +234,11 @@ impl Whole {
         }
         for (name, value) in given.variables() {
             dotenv::check(&name, &value)?;
-            note.variables
-                .insert(name.clone(), sha256(value.as_bytes()));
+            let hash = sha256(value.as_bytes());
+            let others = installed.integrations.iter();
+            let others = others.map(|(other, one)| (other, one.variables.get(&name)));
+            self.agrees_with(manifest, &format!("{name} of .env"), &hash, others)?;
+            note.variables.insert(name.clone(), hash);
             let new = NewVariable {
                 was: installed.variable(&name).cloned(),
                 name: name.clone(),
@@ -246,6 +256,26 @@ impl Whole {
         self.secrets.extend(given.secrets());
         self.record.insert(manifest.name.clone(), note);
         Ok(())
+    }
+
+    /// What one of those writes that the project has already, and that stay as they are, is not written over.
+    fn agrees_with<'o>(
+        &self,
+        manifest: &Manifest,
+        what: &str,
+        hash: &String,
+        mut installed: impl Iterator<Item = (&'o String, Option<&'o String>)>,
+    ) -> Result<(), ApiError> {
+        let differs = |(name, written): &(&String, Option<&String>)| {
+            written.is_some_and(|written| written != hash) && !self.names.contains(*name)
+        };
+        match installed.find(differs) {
+            None => Ok(()),
+            Some((other, _)) => Err(ApiError::InvalidRequest(format!(
+                "{other}, which the project has, and {} do not agree about {what}; install both at once, or only one of them",
+                manifest.name
+            ))),
+        }
     }
 
     fn agrees(&mut self, manifest: &Manifest, what: &str, does: bool) -> Result<(), ApiError> {

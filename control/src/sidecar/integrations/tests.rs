@@ -9,7 +9,7 @@ use super::plan::{Packager, Plan, ordered, plan};
 use super::state::{State, sha256};
 use crate::error::ApiError;
 use crate::sandbox::open_folder;
-use crate::sidecar::workflows::{Given, INSTALL_MAX, Manifest};
+use crate::sidecar::workflows::{Given, INSTALL_MAX, Manifest, works_of};
 
 fn nothing_beside(_: &str) -> Result<String, ApiError> {
     Err(ApiError::NotFound("nothing is beside it".into()))
@@ -341,6 +341,42 @@ fn two_that_do_not_agree_are_not_installed_together() {
         error.to_string().contains(&INSTALL_MAX.to_string()),
         "{error}"
     );
+}
+
+/// One after the other is no way around it.
+#[test]
+fn what_another_one_wrote_before_is_written_over_by_nobody_else() {
+    let one = read(&format!(
+        "{HEAD}files: [{{path: a, text: x}}]\nenv: {{A: 1}}\n"
+    ))
+    .unwrap();
+    let with = |rest: &str| read(&format!("name: y\nversion: 1\n{rest}\n")).unwrap();
+    let first = planned(std::slice::from_ref(&one), json!({}), &State::default()).unwrap();
+    let scene = Scene::new();
+    let works = works_of(&first.name, &first.definition).unwrap();
+    for work in works {
+        work.write(&scene.folder(), &AtomicBool::new(false))
+            .unwrap();
+    }
+    let there = State::read(&scene.folder()).unwrap();
+    for (rest, what) in [
+        ("files: [{path: a, text: y}]", "do not agree about a;"),
+        ("env: {A: 2}", "do not agree about A of .env;"),
+    ] {
+        let error = planned(&[with(rest)], json!({}), &there).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    // The same is no disagreement, and both may change together.
+    let same = with("files: [{path: a, text: x}]\nenv: {A: 1}");
+    let second = planned(&[same], json!({}), &there).unwrap();
+    second.work.check(&scene.folder()).unwrap();
+    let newer = read(&format!("{HEAD}files: [{{path: a, text: z}}]\n")).unwrap();
+    let both = planned(
+        &[newer, with("files: [{path: a, text: z}]")],
+        json!({}),
+        &there,
+    );
+    both.unwrap().work.check(&scene.folder()).unwrap();
 }
 
 #[test]

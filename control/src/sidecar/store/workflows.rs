@@ -6,6 +6,7 @@ mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use crate::sidecar::workflows::{AttemptReport, Fault, RevertReport, RunState, St
 
 /// Most runs that are not over.
 pub(in crate::sidecar) const LIVE_MAX: i64 = 2_000;
+/// Most of them that are installs of integrations: the definition of one has all files in it.
+const INSTALLS_MAX: i64 = 20;
 
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +128,9 @@ pub(in crate::sidecar) struct RevertRow {
     /// Names the request that asked for it, if that had a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::sidecar) origin: Option<String>,
+    /// The volume was asked to restore: it may have, whatever was heard of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::sidecar) sent: bool,
 }
 
 impl RevertRow {
@@ -133,6 +139,7 @@ impl RevertRow {
         Self {
             report,
             origin: None,
+            sent: false,
         }
     }
 }

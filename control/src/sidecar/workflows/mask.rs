@@ -55,19 +55,20 @@ impl Mask {
     }
 
     pub(super) fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut masked = Vec::with_capacity(bytes.len());
-        let mut rest = bytes;
-        while let Some(&first) = rest.first() {
-            match self.0.iter().find(|secret| rest.starts_with(secret)) {
-                Some(secret) => {
-                    masked.extend_from_slice(MASK.as_bytes());
-                    rest = rest.get(secret.len()..).unwrap_or_default();
-                }
-                None => {
-                    masked.push(first);
-                    rest = rest.get(1..).unwrap_or_default();
-                }
+        self.bytes_from(bytes, 0)
+    }
+
+    /// What there is from `from` on; a secret that begins before is left out with what is before.
+    pub(super) fn bytes_from(&self, bytes: &[u8], from: usize) -> Vec<u8> {
+        let mut masked = Vec::with_capacity(bytes.len().saturating_sub(from));
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let secret = self.0.iter().find(|secret| rest.starts_with(secret));
+            if at >= from {
+                let one = rest.get(..1).unwrap_or_default();
+                masked.extend_from_slice(secret.map_or(one, |_| MASK.as_bytes()));
             }
+            at += secret.map_or(1, Vec::len);
         }
         masked
     }

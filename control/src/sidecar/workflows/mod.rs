@@ -175,7 +175,7 @@ impl Workflows {
     /// [`ApiError::DatabaseUnavailable`]; [`ApiError::Internal`] when the machine does not say what runs.
     pub(super) async fn start(parts: Parts) -> Result<Self, ApiError> {
         let parts = Arc::new(parts);
-        let retention = retention::remove_surplus(parts.store.clone(), Arc::clone(&parts.clock));
+        let retention = retention::remove_surplus(Arc::clone(&parts));
         let ends = Ends {
             registry: parts.registry.clone(),
             retention: tokio::spawn(retention).abort_handle(),
@@ -193,11 +193,26 @@ impl Workflows {
             .map(|found| (sandbox_of(&found).id.clone(), found))
             .filter(|(id, _)| id.starts_with(SANDBOX_PREFIX))
             .collect();
-        let mut live = Vec::new();
+        for run in parts
+            .store
+            .set_unreadable_aside(parts.clock.now_ms())
+            .await?
+        {
+            tracing::error!(
+                run,
+                "what is written of a run cannot be read, and it is not gone on with"
+            );
+        }
+        let mut runs = Vec::new();
         for id in parts.store.live_runs().await? {
-            let Some(rows) = parts.store.run_rows(&id).await? else {
-                continue;
-            };
+            if let Some(rows) = parts.store.run_rows(&id).await? {
+                runs.push((id, rows));
+            }
+        }
+        // Those that were in their projects before those that perhaps were.
+        runs.sort_by_key(|(_, rows)| rows.run.releasing && !is_reverting(rows));
+        let mut live = Vec::new();
+        for (id, rows) in runs {
             let found = under_way(&rows, &mut found);
             // What they had they have before anybody else asks for it.
             let left = Left {
@@ -561,13 +576,15 @@ fn sandbox_of(found: &FoundSandbox) -> &Sandbox {
     }
 }
 
+fn is_reverting(rows: &RunRows) -> bool {
+    let last = rows.reverts.last();
+    last.is_some_and(|last| !last.report.done && last.report.error.is_none())
+}
+
 /// The turn and the project that a run had under an earlier sidecar.
 fn had(parts: &Parts, rows: &RunRows) -> Left {
     let run = &rows.run;
-    let is_reverting = rows
-        .reverts
-        .last()
-        .is_some_and(|last| !last.report.done && last.report.error.is_none());
+    let is_reverting = is_reverting(rows);
     let mut left = Left::default();
     if run.state != RunState::Queued || is_reverting {
         left.turn = Some(parts.registry.has_turn(group_of(run), run.seq));

@@ -1,5 +1,5 @@
 //! Who works in which project of a mount: runs beside each other, a revert alone. A revert makes a project what it was; a run
-//! that went on in it meanwhile would lose its work.
+//! that went on in it meanwhile would lose its work. Who waits has its turn before those who come after it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,32 @@ struct Inner {
 struct Held {
     last: u64,
     all: Vec<(u64, Project)>,
+    /// In the order in which they came.
+    waiting: Vec<(u64, Project)>,
+}
+
+impl Held {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The run that is in the way of `project`: one that is in it, or one that waited for it before `since`. A run that is in
+    /// a project already has nobody to wait for, who may wait for it.
+    fn in_the_way(&self, project: &Project, since: u64) -> Option<String> {
+        let is_in = self.all.iter().any(|(_, other)| other.run == project.run);
+        let waiting = self.waiting.iter();
+        let before = waiting.filter(|(at, _)| *at < since && !is_in);
+        let others = self.all.iter().chain(before);
+        let mut others = others.filter(|(_, other)| project.excludes(other));
+        others.next().map(|(_, other)| other.run.clone())
+    }
+
+    fn put(&mut self, project: &Project) -> u64 {
+        let id = self.next();
+        self.all.push((id, project.clone()));
+        id
+    }
 }
 
 /// A folder of a mount, and who works in it.
@@ -57,32 +83,59 @@ impl Drop for Inside {
     }
 }
 
+/// A place among those who wait, until this is dropped.
+struct Place {
+    inner: Arc<Inner>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.inner.held.lock();
+        held.waiting.retain(|(id, _)| *id != self.id);
+        drop(held);
+        self.inner.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
 impl Projects {
-    /// Goes in.
+    /// Goes in at once.
     ///
     /// # Errors
-    /// The run that is in the way.
+    /// The run that is in the way, or that waits for the project already.
     pub(super) fn enter(&self, project: &Project) -> Result<Inside, String> {
+        self.enter_before(project, u64::MAX)
+    }
+
+    /// Goes in if nobody is in the way but those who wait since `since` or later.
+    fn enter_before(&self, project: &Project, since: u64) -> Result<Inside, String> {
         let mut held = self.0.held.lock();
-        let other = held.all.iter().find(|(_, other)| project.excludes(other));
-        if let Some((_, other)) = other {
-            return Err(other.run.clone());
+        if let Some(other) = held.in_the_way(project, since) {
+            return Err(other);
         }
-        held.last += 1;
-        let id = held.last;
-        held.all.push((id, project.clone()));
+        let id = held.put(project);
         Ok(Inside {
             inner: Arc::clone(&self.0),
             id,
         })
     }
 
-    /// Goes in once nobody is in the way.
+    /// Goes in once nobody is in the way, those who wait already included.
     pub(super) async fn wait(&self, project: &Project) -> Inside {
         let mut changed = self.0.changed.subscribe();
+        let id = {
+            let mut held = self.0.held.lock();
+            let id = held.next();
+            held.waiting.push((id, project.clone()));
+            id
+        };
+        let place = Place {
+            inner: Arc::clone(&self.0),
+            id,
+        };
         loop {
             changed.borrow_and_update();
-            if let Ok(inside) = self.enter(project) {
+            if let Ok(inside) = self.enter_before(project, place.id) {
                 return inside;
             }
             // The sender is a part of what is borrowed here.
@@ -93,6 +146,9 @@ impl Projects {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::error::Elapsed;
+    use tokio::time::timeout;
+
     use super::*;
 
     fn project(run: &str, path: &str, alone: bool) -> Project {
@@ -127,5 +183,39 @@ mod tests {
         assert!(soon.await.is_err());
         drop(revert);
         waiting.await;
+    }
+
+    async fn soon(waiting: &mut (impl Future<Output = Inside> + Unpin)) -> Result<Inside, Elapsed> {
+        timeout(std::time::Duration::ZERO, waiting).await
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_its_turn_before_those_who_come_after() {
+        let projects = Projects::default();
+        let first = projects.enter(&project("1", "app", false)).ok().unwrap();
+        let install = project("2", "app", true);
+        let mut installing = Box::pin(projects.wait(&install));
+        assert!(soon(&mut installing).await.is_err());
+        // New ones would go on for ever, one after the other.
+        let late = project("3", "app", false);
+        assert_eq!(projects.enter(&late).err().as_deref(), Some("2"));
+        let mut later = Box::pin(projects.wait(&late));
+        assert!(soon(&mut later).await.is_err());
+        // What it waits for does not wait for it, nor do others elsewhere.
+        drop(projects.enter(&project("1", "app", true)).ok().unwrap());
+        drop(projects.enter(&project("4", "web", true)).ok().unwrap());
+        drop(first);
+        assert!(soon(&mut later).await.is_err());
+        let inside = soon(&mut installing).await.ok().unwrap();
+        assert!(soon(&mut later).await.is_err());
+        drop(inside);
+        drop(soon(&mut later).await.ok().unwrap());
+        // Who gives up is in nobody's way.
+        let first = projects.enter(&project("1", "app", false)).ok().unwrap();
+        let mut gives_up = Box::pin(projects.wait(&install));
+        assert!(soon(&mut gives_up).await.is_err());
+        drop(gives_up);
+        drop(projects.enter(&late).ok().unwrap());
+        drop(first);
     }
 }

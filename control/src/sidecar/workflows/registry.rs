@@ -1,7 +1,7 @@
 //! Which runs somebody works on: one loop for each, and messages to it. Also which of those that may not go on at the same
 //! time have their turn.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -40,9 +40,16 @@ pub(super) struct Registry(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    loops: Mutex<HashMap<String, Entry>>,
+    loops: Mutex<Loops>,
     turns: Mutex<HashMap<Group, Line>>,
     turned: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Loops {
+    all: HashMap<String, Entry>,
+    /// Runs that no loop begins for.
+    reserved: HashSet<String>,
 }
 
 /// Runs of a group, by their numbers.
@@ -64,7 +71,7 @@ impl Registry {
     /// Sends `message` to the loop of `run`; when there is none, `start` begins one with the inbox it is given.
     ///
     /// # Errors
-    /// [`ApiError::RateLimited`] when too many messages wait.
+    /// [`ApiError::RateLimited`] when too many messages wait, or the run is reserved.
     pub(super) fn send(
         &self,
         run: &str,
@@ -72,6 +79,16 @@ impl Registry {
         start: impl FnOnce(mpsc::Receiver<Message>) -> AbortHandle,
     ) -> Result<(), ApiError> {
         let mut loops = self.0.loops.lock();
+        let busy = |message: &str| ApiError::RateLimited {
+            message: message.to_owned(),
+            retry_after_s: 1,
+        };
+        if loops.reserved.contains(run) {
+            return Err(busy(
+                "what is old of this run is just being removed; send it again",
+            ));
+        }
+        let loops = &mut loops.all;
         if !loops.contains_key(run) {
             let (inbox, messages) = mpsc::channel(INBOX);
             if let Some(message) = message {
@@ -95,13 +112,20 @@ impl Registry {
         let (Some(entry), Some(message)) = (loops.get(run), message) else {
             return Ok(());
         };
-        entry
-            .inbox
-            .try_send(message)
-            .map_err(|_| ApiError::RateLimited {
-                message: "too many requests about this run wait; send it again".into(),
-                retry_after_s: 1,
-            })
+        let sent = entry.inbox.try_send(message);
+        sent.map_err(|_| busy("too many requests about this run wait; send it again"))
+    }
+
+    /// Keeps `run` to its caller; nothing when somebody works on it.
+    pub(super) fn reserve(&self, run: &str) -> Option<Reserved> {
+        let mut loops = self.0.loops.lock();
+        if loops.all.contains_key(run) || !loops.reserved.insert(run.to_owned()) {
+            return None;
+        }
+        Some(Reserved {
+            inner: Arc::clone(&self.0),
+            run: run.to_owned(),
+        })
     }
 
     /// The next message for `run`, or nothing and the end of its loop. No message comes in between.
@@ -114,7 +138,7 @@ impl Registry {
         match inbox.try_recv() {
             Ok(message) => Some(message),
             Err(_) => {
-                loops.remove(run);
+                loops.all.remove(run);
                 None
             }
         }
@@ -122,7 +146,7 @@ impl Registry {
 
     /// Ends all loops where they are.
     pub(super) fn abort_all(&self) {
-        for (_, entry) in self.0.loops.lock().drain() {
+        for (_, entry) in self.0.loops.lock().all.drain() {
             if let Some(abort) = entry.abort {
                 abort.abort();
             }
@@ -146,6 +170,18 @@ impl Registry {
             group,
             seq,
         }
+    }
+}
+
+/// A run that nobody begins to work on as long as this lives.
+pub(super) struct Reserved {
+    inner: Arc<Inner>,
+    run: String,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.inner.loops.lock().reserved.remove(&self.run);
     }
 }
 
@@ -232,6 +268,25 @@ mod tests {
     async fn has_come(waiting: &mut (impl Future<Output = ()> + Unpin)) -> bool {
         let at_once = tokio::time::timeout(std::time::Duration::ZERO, waiting);
         at_once.await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn nobody_begins_to_work_on_a_run_that_is_reserved() {
+        let registry = Registry::default();
+        let begin = |run: &str| {
+            registry.send(run, None, |_| {
+                tokio::spawn(std::future::pending::<()>()).abort_handle()
+            })
+        };
+        let reserved = registry.reserve("1").unwrap();
+        assert!(registry.reserve("1").is_none());
+        assert_eq!(begin("1").unwrap_err().code(), "rate_limited");
+        begin("2").unwrap();
+        assert!(registry.reserve("2").is_none(), "somebody works on it");
+        drop(reserved);
+        begin("1").unwrap();
+        registry.abort_all();
+        assert!(registry.reserve("1").is_some());
     }
 
     #[tokio::test]

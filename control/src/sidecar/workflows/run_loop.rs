@@ -8,6 +8,7 @@ mod heard;
 mod outcome;
 mod over;
 mod pinned;
+mod revert;
 mod scope;
 mod step;
 mod telling;
@@ -27,7 +28,7 @@ use super::mask::Mask;
 use super::points::Point;
 use super::projects::{Inside, Project};
 use super::registry::{Group, Message, Turn};
-use super::snapshots::remove_old;
+use super::snapshots::{Own, remove_old};
 use super::steps::fault;
 use super::types::{Fault, RunState, StepState};
 use crate::error::ApiError;
@@ -43,6 +44,9 @@ enum Patience {
     /// Nobody does, and it has to be done.
     UntilMounted,
 }
+
+/// The error of a run that somebody cancelled.
+const CANCELLED: &str = "cancelled";
 
 /// Somebody cancelled the run: what was waited for is of no use any more.
 struct Cancelled;
@@ -164,6 +168,12 @@ impl RunLoop {
         !self.rows.run.state.is_over() || self.rows.run.releasing
     }
 
+    /// Whether nothing of its steps is left to be done.
+    fn is_done(&self) -> bool {
+        let mut steps = self.rows.steps.iter();
+        steps.all(|step| step.state.is_over() && (step.settled || step.attempt == 0))
+    }
+
     fn now_ms(&self) -> u64 {
         self.parts.clock.now_ms()
     }
@@ -206,7 +216,7 @@ impl RunLoop {
         self.rows.run.state = RunState::Cancelled;
         self.rows.run.ended_ms = Some(now);
         self.rows.run.releasing = true;
-        self.rows.run.error = Some(fault("cancelled", "somebody cancelled it"));
+        self.rows.run.error = Some(fault(CANCELLED, "somebody cancelled it"));
         let mut changed = Vec::new();
         let mut events = Vec::new();
         for number in 0..self.rows.steps.len() {
@@ -242,24 +252,34 @@ impl RunLoop {
             self.release().await;
             return;
         }
-        match self.drive().await {
-            // Of one that could not be gone on with.
-            Ok(()) => self.end_found().await,
-            Err(Cancelled) => self.release().await,
+        if let Err(Cancelled) = self.drive().await {
+            self.release().await;
         }
         let run = &self.rows.run;
-        remove_old(&self.parts, &run.mount, &run.path).await;
+        let own = remove_old(&self.parts, &run.mount, &run.path, &run.id).await;
+        if own == Own::Removed {
+            self.rows.run.snapshot = None;
+            for step in &mut self.rows.steps {
+                step.snapshot = None;
+            }
+        }
     }
 
     async fn drive(&mut self) -> Result<(), Cancelled> {
         let workflow = match self.workflow.clone() {
             Ok(workflow) => workflow,
             Err(fault) => {
-                self.finish_with(RunState::Failed, Some(fault)).await;
+                self.give_up(fault).await;
                 return Ok(());
             }
         };
+        if self.rows.run.state != RunState::Queued && self.is_done() {
+            // Only how it ended was not written down any more.
+            self.finish(&workflow).await;
+            return Ok(());
+        }
         self.turn(&workflow).await?;
+        self.project_is_free().await?;
         if self.rows.run.state == RunState::Queued {
             self.reached(Point::BeginBefore).await;
             let now = self.now_ms();
@@ -269,13 +289,13 @@ impl RunLoop {
             self.reached(Point::BeginAfter).await;
         }
         if let Err(fault) = self.enter(&workflow).await? {
-            self.finish_with(RunState::Failed, Some(fault)).await;
+            self.give_up(fault).await;
             return Ok(());
         }
         if self.rows.run.snapshot.is_none()
             && let Err(fault) = self.first_snapshot().await?
         {
-            self.finish_with(RunState::Failed, Some(fault)).await;
+            self.give_up(fault).await;
             return Ok(());
         }
         for (number, planned) in workflow.steps.iter().enumerate() {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Parts;
 use crate::error::{Advice, ApiError};
-use crate::volume::{RemoveRequest, SnapshotRequest};
+use crate::volume::{RemoveRequest, SnapshotInfo, SnapshotRequest, VolumeClient};
 
 /// Who makes those that go with their run.
 pub(super) const OWNER: &str = "workflow";
@@ -70,50 +70,110 @@ pub(super) fn may_pass(error: &ApiError) -> bool {
     error.advice() == Advice::Retry || matches!(error, ApiError::Unreachable(_))
 }
 
-/// Removes snapshots of older runs of a project. What goes wrong is for the next time.
-pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str) {
+/// Whether a run's own snapshots are among those that went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    Kept,
+    Removed,
+}
+
+/// Removes snapshots of older runs of a project, for the run `own`. What goes wrong is for the next time.
+pub(super) async fn remove_old(parts: &Parts, mount: &str, path: &str, own: &str) -> Own {
     // One after the other: many runs end at the same time, and each would have a list of all snapshots in memory. Who comes
     // later finds nothing left.
     let Ok(_turn) = parts.removing.acquire().await else {
-        return;
+        return Own::Kept;
     };
+    let now_ms = parts.clock.now_ms();
     let asked = parts
         .store
         .old_snapshots(mount, path, RUNS_KEPT, REMOVED)
         .await;
     let old = asked.unwrap_or_default();
-    let Ok(volume) = parts.mounts.volume(mount) else {
-        return;
-    };
-    if old.is_empty() {
-        return;
+    let removed = remove_of(parts, mount, (&old, now_ms), Some(own)).await;
+    match removed.iter().any(|run| run == own) {
+        true => Own::Removed,
+        false => Own::Kept,
     }
-    let Ok(all) = volume.snapshots().await else {
-        return;
+}
+
+/// Removes snapshots of runs that are too many, wherever they ran; of how many runs. Of a mount that does not run, they are
+/// for the next time; of one that the sidecar does not know any more, they stay where they are.
+pub(super) async fn remove_surplus(parts: &Parts) -> usize {
+    let Ok(_turn) = parts.removing.acquire().await else {
+        return 0;
     };
-    for run in old {
-        // Somebody may have begun to revert it meanwhile; what cannot be asked is for the next time.
-        if !parts.store.is_at_rest(&run).await.unwrap_or(false) {
+    let now_ms = parts.clock.now_ms();
+    let store = &parts.store;
+    let mut removed = 0;
+    for mount in store.mounts_with_surplus(now_ms).await.unwrap_or_default() {
+        let asked = store.surplus_with_snapshots(&mount, now_ms, REMOVED);
+        let runs = asked.await.unwrap_or_default();
+        removed += remove_of(parts, &mount, (&runs, now_ms), None).await.len();
+    }
+    removed
+}
+
+/// Removes the snapshots of `runs`, which were over and not just reverted at `since_ms`; of which of them. `own` is the
+/// caller's.
+async fn remove_of(
+    parts: &Parts,
+    mount: &str,
+    (runs, since_ms): (&[String], u64),
+    own: Option<&str>,
+) -> Vec<String> {
+    let mut removed = Vec::new();
+    if runs.is_empty() {
+        return removed;
+    }
+    let all = match parts.mounts.volume(mount) {
+        Ok(volume) => match volume.snapshots().await {
+            Ok(all) => Some((volume, all.snapshots)),
+            Err(_) => return removed,
+        },
+        Err(ApiError::NotFound(_)) if own.is_none() => None,
+        Err(_) => return removed,
+    };
+    for run in runs {
+        // Somebody may be about to try it again or to revert it; what cannot be asked is for the next time.
+        let reserved = parts.registry.reserve(run);
+        let is_ours = reserved.is_some() || own == Some(run);
+        let rests = parts.store.is_at_rest(run, since_ms);
+        if !is_ours || !rests.await.unwrap_or(false) {
             continue;
         }
-        let own = all
-            .snapshots
-            .iter()
-            .filter(|one| one.owner == OWNER && is_of(&one.name, &run));
-        for one in own {
-            let name = one.name.clone();
-            match volume.remove_snapshot(&RemoveRequest { name }).await {
-                // Somebody removed it before.
-                Ok(_) | Err(ApiError::InvalidRequest(_)) => {}
-                Err(error) => {
-                    tracing::warn!(%error, run, "snapshots of an older run stay");
-                    return;
-                }
-            }
+        if let Some((volume, all)) = &all
+            && let Err(error) = remove_its(volume, all, run).await
+        {
+            tracing::warn!(%error, run, "snapshots of an older run stay");
+            return removed;
         }
         // An error leaves names of snapshots that are gone; they are looked for again the next time.
-        drop(parts.store.forget_snapshots(&run).await);
+        if parts.store.forget_snapshots(run).await.is_ok() {
+            removed.push(run.clone());
+        }
+        drop(reserved);
     }
+    removed
+}
+
+async fn remove_its(
+    volume: &VolumeClient,
+    all: &[SnapshotInfo],
+    run: &str,
+) -> Result<(), ApiError> {
+    let its = all
+        .iter()
+        .filter(|one| one.owner == OWNER && is_of(&one.name, run));
+    for one in its {
+        let name = one.name.clone();
+        match volume.remove_snapshot(&RemoveRequest { name }).await {
+            // Somebody removed it before.
+            Ok(_) | Err(ApiError::InvalidRequest(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a run made the snapshot `name` for itself: before a step, after one, or before it was reverted.

@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::rows::{RUN, STEP, named, parsed, run_of, signed, step_of};
+use super::rows::{RUN, STEP, named, run_of, signed, step_of};
+use super::unreadable::{is_unreadable, rows};
 use super::{RunFilter, RunRow, RunRows, StepRow};
 use crate::error::ApiError;
 use crate::sidecar::events::kinds;
@@ -16,29 +17,7 @@ impl Store {
     /// [`ApiError::DatabaseUnavailable`].
     pub(in crate::sidecar) async fn run_rows(&self, id: &str) -> Result<Option<RunRows>, ApiError> {
         let id = id.to_owned();
-        self.look(move |open| {
-            let db = &open.db;
-            let run = db
-                .prepare_cached(&format!("SELECT {RUN} FROM run WHERE id = ?1"))?
-                .query_row([&id], run_of)
-                .optional()?;
-            let Some(run) = run else { return Ok(None) };
-            let mut statement = db.prepare_cached(&format!(
-                "SELECT {STEP} FROM step WHERE run = ?1 ORDER BY number"
-            ))?;
-            let steps = statement.query_map([&id], step_of)?;
-            let steps = steps.collect::<rusqlite::Result<Vec<_>>>()?;
-            let mut statement =
-                db.prepare_cached("SELECT report FROM revert WHERE run = ?1 ORDER BY number")?;
-            let reverts = statement.query_map([&id], |row| parsed(row, 0))?;
-            let reverts = reverts.collect::<rusqlite::Result<Vec<_>>>()?;
-            Ok(Some(RunRows {
-                run,
-                steps,
-                reverts,
-            }))
-        })
-        .await
+        self.look(move |open| rows(&open.db, &id)).await
     }
 
     /// Bytes of the events that tell what the programs of a run said.
@@ -171,12 +150,17 @@ impl Store {
                 params![before, filter.mount, filter.workflow, state, filter.most],
                 run_of,
             )?;
-            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            let rows = rows.collect::<Vec<rusqlite::Result<RunRow>>>();
             let mut statement = open.db.prepare_cached(&format!(
                 "SELECT {STEP} FROM step WHERE run = ?1 AND state IN ('running', 'waiting') ORDER BY number LIMIT 1"
             ))?;
             let mut found = Vec::new();
             for run in rows {
+                let run = match run {
+                    // The next start ends it; the others are shown.
+                    Err(error) if is_unreadable(&error) => continue,
+                    run => run?,
+                };
                 let step = match run.state.is_over() {
                     true => None,
                     false => statement.query_row([&run.id], step_of).optional()?,

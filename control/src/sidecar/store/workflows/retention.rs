@@ -42,16 +42,66 @@ impl Store {
         .await
     }
 
-    /// Whether a run is over and nothing is done with it.
+    /// Mounts with runs that are too many and still have snapshots, which must go before them.
     ///
     /// # Errors
     /// [`ApiError::DatabaseUnavailable`].
-    pub(in crate::sidecar) async fn is_at_rest(&self, id: &str) -> Result<bool, ApiError> {
+    pub(in crate::sidecar) async fn mounts_with_surplus(
+        &self,
+        now_ms: u64,
+    ) -> Result<Vec<String>, ApiError> {
+        self.look(move |open| {
+            let surplus = surplus();
+            let mut statement = open
+                .db
+                .prepare_cached(&format!("SELECT DISTINCT mount FROM run WHERE {surplus}"))?;
+            let mounts = statement.query_map([reverted_ms(now_ms)], |row| row.get(0))?;
+            mounts.collect()
+        })
+        .await
+    }
+
+    /// Such runs on a mount, the oldest first; at most `most`.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn surplus_with_snapshots(
+        &self,
+        mount: &str,
+        now_ms: u64,
+        most: u32,
+    ) -> Result<Vec<String>, ApiError> {
+        let mount = mount.to_owned();
+        self.look(move |open| {
+            let surplus = surplus();
+            let mut statement = open.db.prepare_cached(&format!(
+                "SELECT id FROM run WHERE {surplus} AND mount = ?2 ORDER BY seq LIMIT ?3"
+            ))?;
+            let runs =
+                statement.query_map(params![reverted_ms(now_ms), mount, most], |row| row.get(0))?;
+            runs.collect()
+        })
+        .await
+    }
+
+    /// Whether a run is over, nothing is done with it, and nobody reverted it since.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn is_at_rest(
+        &self,
+        id: &str,
+        since_ms: u64,
+    ) -> Result<bool, ApiError> {
         let id = id.to_owned();
         self.look(move |open| {
             open.db
-                .prepare_cached("SELECT live = 0 FROM run WHERE id = ?1")?
-                .query_row([&id], |row| row.get(0))
+                .prepare_cached(&format!(
+                    "SELECT live = 0 AND {NOT_REVERTED} FROM run WHERE id = ?2"
+                ))?
+                .query_row(params![signed(since_ms).saturating_sub(1), id], |row| {
+                    row.get(0)
+                })
                 .optional()
                 .map(|found| found.unwrap_or(true))
         })
@@ -88,30 +138,41 @@ impl Store {
     }
 }
 
-/// Looks at the `most` oldest runs, and removes those that are too old or too many; how many that were.
+/// Nobody reverted the run after the time in parameter 1.
+const NOT_REVERTED: &str =
+    "NOT EXISTS (SELECT 1 FROM revert WHERE run = run.id AND json_extract(report, '$.at') > ?1)";
+/// The run is too many and has snapshots; parameter 1 as above.
+fn surplus() -> String {
+    format!(
+        "live = 0 AND snapshot IS NOT NULL AND seq <= (SELECT max(seq) FROM run) - {RUNS_MAX} AND {NOT_REVERTED}"
+    )
+}
+
+fn reverted_ms(now_ms: u64) -> i64 {
+    signed(now_ms.saturating_sub(REVERTED_AGE_MS))
+}
+
+/// Looks at the `most` oldest runs without snapshots, and removes those that are too old or too many; how many that were.
+/// Only the rows know the snapshots, so those go first.
 pub(super) fn trim(db: &Connection, now_ms: u64, most: i64) -> rusqlite::Result<usize> {
     let newest: Option<i64> = db.query_row("SELECT max(seq) FROM run", (), |row| row.get(0))?;
-    let mut statement = db.prepare_cached(
-        "SELECT id, definition, seq, ended_ms, snapshot IS NULL FROM run WHERE live = 0
-         AND NOT EXISTS (SELECT 1 FROM revert WHERE run = run.id AND json_extract(report, '$.at') > ?2)
-         ORDER BY seq LIMIT ?1",
-    )?;
-    let reverted_ms = signed(now_ms.saturating_sub(REVERTED_AGE_MS));
-    let oldest = statement.query_map([most, reverted_ms], |row| {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT id, definition, seq, ended_ms FROM run WHERE live = 0 AND snapshot IS NULL AND {NOT_REVERTED}
+         ORDER BY seq LIMIT ?2"
+    ))?;
+    let oldest = statement.query_map([reverted_ms(now_ms), most], |row| {
         Ok((
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
             row.get::<_, i64>(2)?,
             unsigned(row.get::<_, Option<i64>>(3)?.unwrap_or(0)),
-            row.get::<_, bool>(4)?,
         ))
     })?;
     let oldest = oldest.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut removed = 0;
-    for (id, definition, seq, ended_ms, is_bare) in oldest {
+    for (id, definition, seq, ended_ms) in oldest {
         let is_too_many = seq <= newest.unwrap_or(0) - RUNS_MAX;
-        // Only the rows know the snapshots, which go first.
-        let is_old = is_bare && ended_ms.saturating_add(RUNS_AGE_MS) <= now_ms;
+        let is_old = ended_ms.saturating_add(RUNS_AGE_MS) <= now_ms;
         if !is_too_many && !is_old {
             continue;
         }

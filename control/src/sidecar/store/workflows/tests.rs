@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::retention::{REVERTED_AGE_MS, RUNS_AGE_MS};
+use super::retention::{REVERTED_AGE_MS, RUNS_AGE_MS, RUNS_MAX};
 use super::*;
 use crate::sidecar::store::Store;
 
@@ -98,6 +98,59 @@ async fn runs_that_are_over_end_by_age_and_by_number_with_all_that_is_theirs() {
     assert_eq!(counts.await.unwrap(), (2, 2));
 }
 
+/// Their snapshots go first: nobody would know of them any more.
+#[tokio::test]
+async fn a_run_too_many_stays_as_long_as_it_has_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let with_snapshot = |n| RunRow {
+        snapshot: Some(format!("s{n}")),
+        ..run(n)
+    };
+    let (old, _, _) = add(&store, with_snapshot(1)).await;
+    let (bare, _, _) = add(&store, run(2)).await;
+    store.skip_run_numbers(RUNS_MAX + 5).await;
+    let (new, _, _) = add(&store, with_snapshot(3)).await;
+    let surplus = || store.surplus_with_snapshots("m", 3, 10);
+    assert_eq!(store.mounts_with_surplus(3).await.unwrap(), ["m"]);
+    assert_eq!(surplus().await.unwrap(), std::slice::from_ref(&old.id));
+    assert_eq!(store.remove_surplus(3).await.unwrap(), 1);
+    assert_eq!(store.run_rows(&bare.id).await.unwrap(), None);
+    assert!(store.run_rows(&old.id).await.unwrap().is_some());
+    store.forget_snapshots(&old.id).await.unwrap();
+    assert!(surplus().await.unwrap().is_empty());
+    assert!(store.mounts_with_surplus(3).await.unwrap().is_empty());
+    assert_eq!(store.remove_surplus(3).await.unwrap(), 1);
+    assert_eq!(store.run_rows(&old.id).await.unwrap(), None);
+    assert!(store.run_rows(&new.id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn installs_that_are_not_over_have_a_limit_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let live = |n: u64, workflow: &str| RunRow {
+        workflow: workflow.into(),
+        state: RunState::Queued,
+        ended_ms: None,
+        ..run(n)
+    };
+    let limit = INSTALLS_MAX.unsigned_abs();
+    for n in 0..limit {
+        add(&store, live(n, "install:a")).await;
+    }
+    add(&store, live(limit, "other")).await;
+    let more = store.add_run(live(limit + 1, "install:b"), Vec::new(), "t".into(), |_| {
+        NewEvent::default()
+    });
+    let refused = more.await.unwrap_err();
+    assert_eq!(refused.code(), "limit_reached");
+    assert!(refused.to_string().contains("installs"), "{refused}");
+    // The same request again is no other one.
+    let (_, is_new, _) = add(&store, live(3, "install:a")).await;
+    assert!(!is_new);
+}
+
 #[tokio::test]
 async fn a_run_that_was_just_reverted_stays_however_old_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -121,6 +174,7 @@ async fn a_run_that_was_just_reverted_stays_however_old_it_is() {
     let row = RevertRow {
         report,
         origin: Some("o".into()),
+        sent: true,
     };
     let change = RunChange {
         revert: Some(row.clone()),

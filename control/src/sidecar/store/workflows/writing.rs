@@ -4,9 +4,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::retention::{TRIM, trim};
 use super::rows::{RUN, STEP, json, optional, run_of, signed};
-use super::{LIVE_MAX, RunChange, RunRow, StepRow};
+use super::{INSTALLS_MAX, LIVE_MAX, RunChange, RunRow, StepRow};
 use crate::error::ApiError;
 use crate::sidecar::store::{NewEvent, Store, insert_event};
+use crate::sidecar::workflows::INSTALL;
 
 impl Store {
     /// Adds a run that nobody has asked for with this origin, or returns the one that was; the flag says that it is new.
@@ -29,14 +30,19 @@ impl Store {
                     .query_row([origin], run_of)
                     .optional()?;
                 if let Some(there) = there {
-                    return Ok(Some((there, false, 0)));
+                    return Ok(Ok((there, false, 0)));
                 }
             }
-            let live: i64 = tx
-                .prepare_cached("SELECT count(*) FROM run WHERE live = 1")?
-                .query_row((), |row| row.get(0))?;
+            let (live, installs): (i64, i64) = tx
+                .prepare_cached(
+                    "SELECT count(*), count(*) FILTER (WHERE substr(workflow, 1, length(?1)) = ?1) FROM run WHERE live = 1",
+                )?
+                .query_row([INSTALL], |row| Ok((row.get(0)?, row.get(1)?)))?;
             if live >= LIVE_MAX {
-                return Ok(None);
+                return Ok(Err(format!("{LIVE_MAX} runs")));
+            }
+            if run.workflow.starts_with(INSTALL) && installs >= INSTALLS_MAX {
+                return Ok(Err(format!("{INSTALLS_MAX} installs of integrations")));
             }
             trim(&tx, run.created_ms, TRIM)?;
             tx.prepare_cached("INSERT OR IGNORE INTO definition (hash, text) VALUES (?1, ?2)")?
@@ -56,11 +62,11 @@ impl Store {
             }
             let event = insert_event(&tx, &event(&run))?;
             tx.commit()?;
-            Ok(Some((run, true, event)))
+            Ok(Ok((run, true, event)))
         });
-        added.await?.ok_or_else(|| {
+        added.await?.map_err(|many| {
             ApiError::LimitReached(format!(
-                "{LIVE_MAX} runs are not over, as many as there may be; wait for some of them, or cancel them"
+                "{many} are not over, as many as there may be; wait for some of them, or cancel them"
             ))
         })
     }
@@ -115,6 +121,32 @@ impl Store {
             open.db.execute("UPDATE run SET definition = ?1", [&hash])?;
             Ok(())
         });
+        done.await.expect("the test's database works");
+    }
+
+    /// All steps of a run that were cancelled are as if they had never begun.
+    #[cfg(test)]
+    pub(in crate::sidecar) async fn forget_how_steps_ended(&self, id: &str) {
+        let id = id.to_owned();
+        let sql = "UPDATE step SET state = 'skipped' WHERE run = ?1 AND state = 'cancelled'";
+        let done = self.run(move |open| open.db.execute(sql, [&id]).map(drop));
+        done.await.expect("the test's database works");
+    }
+
+    /// Damages what is written of the steps of a run.
+    #[cfg(test)]
+    pub(in crate::sidecar) async fn damage(&self, id: &str) {
+        let id = id.to_owned();
+        let sql = "UPDATE step SET outputs = '{broken' WHERE run = ?1";
+        let done = self.run(move |open| open.db.execute(sql, [&id]).map(drop));
+        done.await.expect("the test's database works");
+    }
+
+    /// The next run has a number behind this one.
+    #[cfg(test)]
+    pub(in crate::sidecar) async fn skip_run_numbers(&self, to: i64) {
+        let sql = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'run'";
+        let done = self.run(move |open| open.db.execute(sql, [to]).map(drop));
         done.await.expect("the test's database works");
     }
 

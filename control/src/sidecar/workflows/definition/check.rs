@@ -1,5 +1,4 @@
-//! What the types of a definition cannot say: names that are there once, expressions that name what there is, one kind for
-//! each step, ranges. Also reads the texts with expressions, so that a run meets none it cannot fill.
+//! What the types of a definition cannot say: names that are there once, ranges, fields that belong to a kind of step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,33 +6,25 @@ use serde_saphyr::{Location, Spanned};
 
 use super::STEPS_MAX;
 use super::inputs::{fitted, takes};
-use super::shape::{
-    Agent, Definition, Files, Http, InputKind, LimitsShape, Method, NetworkName, Permissions,
-    Preview, Restart, Retry, Scalar, SnapshotStep, Step, Wait,
-};
+use super::kinds::kind;
+use super::names::{Known, scalar};
+use super::planned::{HOUR, Kind, Planned};
+use super::shape::{Definition, InputKind, LimitsShape, NetworkName, Step};
 use super::span::Span;
 use crate::sandbox::Network;
 use crate::sidecar::exec::LimitsRequest;
-use crate::sidecar::integrations::Work;
 use crate::sidecar::secret_folder::is_variable;
-use crate::sidecar::workflows::expression::{Expression, Name, Template};
 
 /// Longest name of a step.
 const NAME_MAX: usize = 40;
 /// Most inputs, variables, outputs, headers and choices.
-const ENTRIES_MAX: usize = 100;
+pub(super) const ENTRIES_MAX: usize = 100;
 /// Most attempts.
 const ATTEMPTS_MAX: u32 = 100;
 /// Most runs at a time that a definition may ask for.
 const CONCURRENCY_MAX: u32 = 1000;
-/// How long one attempt may take of what runs in a sandbox: an app until it answers, all else.
-const APP_MAX: u64 = HOUR;
-const COMMAND_MAX: u64 = 24 * HOUR;
-const SECOND: u64 = 1000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
 /// How long all attempts of a step may take when nothing is said.
-const TOTAL: u64 = 24 * HOUR;
+const TOTAL_MS: u64 = 24 * HOUR;
 
 /// What is wrong, and where.
 #[derive(Debug)]
@@ -49,111 +40,6 @@ impl Problem {
             text: text.into(),
         }
     }
-}
-
-/// A step that can be followed.
-#[derive(Debug, Clone)]
-pub(in crate::sidecar::workflows) struct Planned {
-    pub(in crate::sidecar::workflows) name: String,
-    pub(in crate::sidecar::workflows) kind: Kind,
-    /// When it is done; as long as no step has failed when absent.
-    pub(in crate::sidecar::workflows) condition: Option<Expression>,
-    pub(in crate::sidecar::workflows) env: BTreeMap<String, Template>,
-    pub(in crate::sidecar::workflows) secrets: Vec<String>,
-    pub(in crate::sidecar::workflows) outputs: Vec<String>,
-    pub(in crate::sidecar::workflows) network: Network,
-    pub(in crate::sidecar::workflows) limits: LimitsRequest,
-    /// For one attempt, and for all of them.
-    pub(in crate::sidecar::workflows) timeout_ms: u64,
-    pub(in crate::sidecar::workflows) total_ms: u64,
-    pub(in crate::sidecar::workflows) attempts: u32,
-    pub(in crate::sidecar::workflows) retry: Option<Retry>,
-    pub(in crate::sidecar::workflows) idempotent: bool,
-}
-
-/// What a step does.
-#[derive(Debug, Clone)]
-pub(in crate::sidecar::workflows) enum Kind {
-    /// A line for the shell of a sandbox, as it is written.
-    Line(String),
-    /// A program and its arguments.
-    Words(Vec<Template>),
-    Agent {
-        command: Vec<Template>,
-        prompt: Template,
-        permissions: Permissions,
-        files: Files,
-    },
-    Http {
-        method: Method,
-        url: Template,
-        headers: BTreeMap<String, Template>,
-        body: Option<Template>,
-        expect: Vec<u16>,
-        /// Names and places in an answer that is JSON.
-        outputs: BTreeMap<String, String>,
-    },
-    Snapshot {
-        name: Template,
-        note: Option<Template>,
-    },
-    Preview {
-        command: Option<Vec<Template>>,
-        port: Option<u16>,
-        host_port: Option<u16>,
-        restart: Restart,
-        replace: bool,
-    },
-    WaitFor(Span),
-    /// Of a run that installs integrations.
-    Install(Work),
-    WaitUntil {
-        url: Template,
-        every: Span,
-        expect: Vec<u16>,
-    },
-}
-
-impl Kind {
-    /// As definitions have it.
-    pub(in crate::sidecar::workflows) fn name(&self) -> &'static str {
-        match self {
-            Self::Line(_) | Self::Words(_) => "run",
-            Self::Agent { .. } => "agent",
-            Self::Http { .. } => "http",
-            Self::Snapshot { .. } => "snapshot",
-            Self::Preview { .. } => "preview",
-            Self::WaitFor(_) | Self::WaitUntil { .. } => "wait",
-            Self::Install(_) => "install",
-        }
-    }
-
-    /// The most that its sandbox takes.
-    fn timeout_max_ms(&self) -> u64 {
-        match self {
-            Self::Line(_) | Self::Words(_) | Self::Agent { .. } => COMMAND_MAX,
-            Self::Preview { .. } => APP_MAX,
-            _ => u64::MAX,
-        }
-    }
-
-    fn timeout_ms(&self) -> u64 {
-        match self {
-            Self::Line(_) | Self::Words(_) => 10 * MINUTE,
-            Self::Agent { .. } => HOUR,
-            Self::Http { .. } => 30 * SECOND,
-            Self::Snapshot { .. } | Self::Preview { .. } | Self::Install(_) => 5 * MINUTE,
-            Self::WaitFor(span) => span.ms().saturating_add(MINUTE),
-            Self::WaitUntil { .. } => HOUR,
-        }
-    }
-}
-
-/// What expressions at some place may name.
-struct Known<'d> {
-    definition: &'d Definition,
-    /// Steps before this one, with their outputs; `None` for any.
-    steps: BTreeMap<&'d str, Vec<String>>,
 }
 
 pub(super) fn check(definition: &Definition) -> Result<Vec<Planned>, Problem> {
@@ -323,7 +209,7 @@ fn plan(step: &Step, known: &Known<'_>) -> Result<Planned, Problem> {
         timeout_ms,
         total_ms: step
             .total_timeout
-            .map_or_else(|| TOTAL.max(timeout_ms), Span::ms),
+            .map_or_else(|| TOTAL_MS.max(timeout_ms), Span::ms),
         attempts,
         retry: step.retry.clone(),
         idempotent: step.idempotent,
@@ -374,283 +260,4 @@ fn check_fields(step: &Step, kind: &Kind) -> Result<(), Problem> {
         }
     }
     Ok(())
-}
-
-fn scalar(value: &Spanned<Scalar>) -> Spanned<String> {
-    Spanned {
-        value: value.value.0.clone(),
-        referenced: value.referenced,
-        defined: value.defined,
-    }
-}
-
-fn kind(step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
-    let mut kinds = Vec::new();
-    if let Some(line) = &step.run {
-        kinds.push(line_of(line));
-    }
-    if let Some(words) = &step.command {
-        kinds.push(known.words(words, &step.name).map(Kind::Words));
-    }
-    if let Some(agent) = &step.agent {
-        kinds.push(agent_of(agent, step, known));
-    }
-    if let Some(http) = &step.http {
-        kinds.push(http_of(http, step, known));
-    }
-    if let Some(SnapshotStep { name, note }) = &step.snapshot {
-        kinds.push(known.template(name, false).and_then(|name| {
-            let note = note.as_ref().map(|note| known.template(note, false));
-            Ok(Kind::Snapshot {
-                name,
-                note: note.transpose()?,
-            })
-        }));
-    }
-    if let Some(preview) = &step.preview {
-        kinds.push(preview_of(preview, step, known));
-    }
-    if let Some(wait) = &step.wait {
-        kinds.push(wait_of(wait, step, known));
-    }
-    if let Some(work) = &step.install {
-        kinds.push(Ok(Kind::Install(work.clone())));
-    }
-    let count = kinds.len();
-    match (kinds.pop(), count) {
-        (Some(kind), 1) => kind,
-        (_, count) => Err(Problem::at(
-            &step.name,
-            format!(
-                "a step has exactly one of run, command, agent, http, snapshot, preview and wait; {:?} has {}",
-                step.name.value,
-                if count == 0 { "none" } else { "several" }
-            ),
-        )),
-    }
-}
-
-fn line_of(line: &Spanned<String>) -> Result<Kind, Problem> {
-    if line.value.trim().is_empty() {
-        return Err(Problem::at(line, "run takes a line for the shell"));
-    }
-    if line.value.contains("${{") {
-        return Err(Problem::at(
-            line,
-            "run has no ${{ }}, because a value could be taken for a command; give it to the line as a variable: env: \
-             {NAME: \"${{ ... }}\"} and \"$NAME\"",
-        ));
-    }
-    Ok(Kind::Line(line.value.clone()))
-}
-
-fn preview_of(preview: &Preview, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
-    let (port, host_port) = (preview.port.as_ref(), preview.host_port.as_ref());
-    for given in [port, host_port].into_iter().flatten() {
-        if given.value == 0 {
-            return Err(Problem::at(given, "a port is one of 1 to 65535"));
-        }
-    }
-    if let (Some(NetworkName::Host), Some(port), Some(host_port)) = (step.network, port, host_port)
-        && port.value != host_port.value
-    {
-        let text = "with the machine's network port and host_port are the same; give one of them";
-        return Err(Problem::at(port, text));
-    }
-    let words = preview.command.as_ref();
-    let command = words.map(|words| known.words(words, &step.name));
-    Ok(Kind::Preview {
-        command: command.transpose()?,
-        port: port.map(|port| port.value),
-        host_port: host_port.map(|port| port.value),
-        restart: preview.restart,
-        replace: preview.replace,
-    })
-}
-
-fn agent_of(agent: &Agent, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
-    if agent.prompt.value.trim().is_empty() {
-        return Err(Problem::at(&agent.prompt, "prompt takes a text"));
-    }
-    Ok(Kind::Agent {
-        command: known.words(&agent.command, &step.name)?,
-        prompt: known.template(&agent.prompt, false)?,
-        permissions: agent.permissions.clone(),
-        files: agent.files,
-    })
-}
-
-fn http_of(http: &Http, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
-    let declared: BTreeSet<&str> = step
-        .secrets
-        .iter()
-        .map(|name| name.value.as_str())
-        .collect();
-    let fill = |text: &Spanned<String>| {
-        let template = known.template(text, true)?;
-        for name in template.names() {
-            if let Name::Secret(secret) = name
-                && !declared.contains(secret.as_str())
-            {
-                let problem = format!("the step does not name {secret} among its secrets");
-                return Err(Problem::at(text, problem));
-            }
-        }
-        Ok(template)
-    };
-    let url = url_of(&http.url, fill)?;
-    let mut headers = BTreeMap::new();
-    for (name, value) in &http.headers {
-        let is_header = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
-        let ours = [
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "connection",
-            "idempotency-key",
-        ];
-        if !is_header || ours.contains(&name.to_ascii_lowercase().as_str()) {
-            let text = format!("headers: {name:?} is no header that can be set");
-            return Err(Problem::at(value, text));
-        }
-        headers.insert(name.to_ascii_lowercase(), fill(&scalar(value))?);
-    }
-    check_expect(&http.expect, step)?;
-    let mut outputs = BTreeMap::new();
-    for (name, pointer) in &http.outputs {
-        let is_pointer = pointer.value.is_empty() || pointer.value.starts_with('/');
-        if !is_name(name) || !is_pointer || matches!(name.as_str(), "status" | "body") {
-            let text = "outputs takes names, and places in JSON like /data/id; not status and body";
-            return Err(Problem::at(pointer, text));
-        }
-        outputs.insert(name.clone(), pointer.value.clone());
-    }
-    if outputs.len() > ENTRIES_MAX || headers.len() > ENTRIES_MAX {
-        let text = format!("headers and outputs take {ENTRIES_MAX} at most");
-        return Err(Problem::at(&step.name, text));
-    }
-    Ok(Kind::Http {
-        method: http.method,
-        url,
-        headers,
-        body: http.body.as_ref().map(fill).transpose()?,
-        expect: http.expect.clone(),
-        outputs,
-    })
-}
-
-fn url_of(
-    url: &Spanned<String>,
-    fill: impl FnOnce(&Spanned<String>) -> Result<Template, Problem>,
-) -> Result<Template, Problem> {
-    let has_scheme = url.value.starts_with("http://") || url.value.starts_with("https://");
-    if !has_scheme && !url.value.starts_with("${{") {
-        return Err(Problem::at(
-            url,
-            "it takes a URL that begins with http:// or https://",
-        ));
-    }
-    fill(url)
-}
-
-fn check_expect(expect: &[u16], step: &Step) -> Result<(), Problem> {
-    match expect.iter().all(|status| (100..=599).contains(status)) {
-        true => Ok(()),
-        false => Err(Problem::at(
-            &step.name,
-            "expect takes statuses from 100 to 599",
-        )),
-    }
-}
-
-fn wait_of(wait: &Wait, step: &Step, known: &Known<'_>) -> Result<Kind, Problem> {
-    check_expect(&wait.expect, step)?;
-    match (wait.time, &wait.http) {
-        (Some(_), None) if wait.every.is_some() || !wait.expect.is_empty() => Err(Problem::at(
-            &step.name,
-            "every and expect of wait belong to http",
-        )),
-        (Some(span), None) => Ok(Kind::WaitFor(span)),
-        (None, Some(url)) => Ok(Kind::WaitUntil {
-            url: url_of(url, |url| known.template(url, false))?,
-            every: wait
-                .every
-                .unwrap_or(Span(std::time::Duration::from_secs(1))),
-            expect: wait.expect.clone(),
-        }),
-        _ => Err(Problem::at(
-            &step.name,
-            "wait takes exactly one of for and http",
-        )),
-    }
-}
-
-impl Known<'_> {
-    fn words(
-        &self,
-        words: &[Spanned<Scalar>],
-        step: &Spanned<String>,
-    ) -> Result<Vec<Template>, Problem> {
-        if words.first().is_none_or(|word| word.value.0.is_empty()) {
-            return Err(Problem::at(
-                step,
-                "command takes a program and its arguments",
-            ));
-        }
-        words
-            .iter()
-            .map(|word| self.template(&scalar(word), false))
-            .collect()
-    }
-
-    fn template(&self, text: &Spanned<String>, with_secrets: bool) -> Result<Template, Problem> {
-        let template =
-            Template::parse(&text.value).map_err(|problem| Problem::at(text, problem))?;
-        for name in template.names() {
-            self.check(name, with_secrets)
-                .map_err(|problem| Problem::at(text, problem))?;
-        }
-        Ok(template)
-    }
-
-    /// A condition, with or without `${{ }}` around it.
-    fn condition(&self, text: &Spanned<Scalar>) -> Result<Expression, Problem> {
-        let bare = text.value.0.trim();
-        let bare = bare
-            .strip_prefix("${{")
-            .and_then(|rest| rest.strip_suffix("}}"))
-            .unwrap_or(bare);
-        let expression = Expression::parse(bare).map_err(|problem| Problem::at(text, problem))?;
-        for name in expression.names() {
-            self.check(name, false)
-                .map_err(|problem| Problem::at(text, problem))?;
-        }
-        Ok(expression)
-    }
-
-    fn check(&self, name: &Name, with_secrets: bool) -> Result<(), String> {
-        let step_of = |step: &String| {
-            self.steps
-                .get(step.as_str())
-                .ok_or_else(|| format!("there is no step {step:?} before this one"))
-        };
-        match name {
-            Name::Input(input) if !self.definition.inputs.contains_key(input) => {
-                Err(format!("there is no input {input:?}"))
-            }
-            Name::Output(step, key) if !step_of(step)?.contains(key) => Err(format!(
-                "the step {step:?} has no output {key:?}; it has {}",
-                match step_of(step)?.join(", ") {
-                    none if none.is_empty() => "none".to_owned(),
-                    some => some,
-                }
-            )),
-            Name::State(step) => step_of(step).map(drop),
-            Name::Secret(_) if !with_secrets => Err(
-                "secrets.NAME is for http steps only; commands and agents get what they name under secrets as variables"
-                    .into(),
-            ),
-            _ => Ok(()),
-        }
-    }
 }

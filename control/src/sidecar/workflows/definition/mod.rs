@@ -3,7 +3,10 @@
 
 mod check;
 mod inputs;
+mod kinds;
 mod manifest;
+mod names;
+mod planned;
 mod schema;
 mod shape;
 mod span;
@@ -16,10 +19,10 @@ use crate::error::ApiError;
 use crate::sidecar::integrations::Work;
 
 use self::check::Problem;
-pub(super) use check::{Kind, Planned};
 pub(super) use inputs::Inputs;
 pub use manifest::integration_schema_text;
 pub(in crate::sidecar) use manifest::{FILE_MAX, Given, Manifest, doubled, is_integration};
+pub(super) use planned::{Kind, Planned};
 pub use schema::text as schema_text;
 pub(super) use shape::{Answer, Definition, Files, Method, OnFailure, Permissions, Restart, Tool};
 

@@ -9,6 +9,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::{Cancelled, RunLoop};
+use crate::sandbox::Secrets;
 use crate::sidecar::store::OutputPlace;
 use crate::sidecar::workflows::definition::{Planned, Workflow};
 use crate::sidecar::workflows::points::Point;
@@ -20,6 +21,9 @@ use crate::sidecar::workflows::types::{Fault, RunState, StepState};
 
 /// Reports that wait for the loop.
 const REPORTS: usize = 16;
+
+/// How long what an earlier sidecar left is listened to, although the time of the run is over.
+const HEARD_LEAST_MS: u64 = 5_000;
 
 /// How much longer than its time an attempt may take to end when it is told to.
 const END_MARGIN: Duration = Duration::from_secs(120);
@@ -116,6 +120,7 @@ impl RunLoop {
     }
 
     async fn begin_attempt(&mut self, number: usize, planned: &Planned) {
+        self.end_found().await;
         self.reached(Point::AttemptBefore).await;
         let now = self.now_ms();
         let Some(step) = self.rows.steps.get_mut(number) else {
@@ -134,7 +139,6 @@ impl RunLoop {
         step.log = None;
         step.error = None;
         self.rows.run.state = RunState::Running;
-        self.found = None;
         self.save(Some(number), vec![self.step_event(number)]).await;
         self.reached(Point::AttemptAfter).await;
     }
@@ -156,6 +160,11 @@ impl RunLoop {
         let ends_ms = attempt.ends_ms;
         let work = Ends(tokio::spawn(perform(attempt)).abort_handle());
         let run_ends_ms = self.run_ends_ms(workflow);
+        // What an earlier sidecar began has perhaps ended in time, and is heard of first.
+        let least_ms = match is_again {
+            true => self.now_ms().saturating_add(HEARD_LEAST_MS),
+            false => 0,
+        };
         let margin = u64::try_from(TIMEOUT_MARGIN.as_millis()).unwrap_or(u64::MAX);
         let mut was_cancelled = false;
         let mut given_up_ms = None;
@@ -163,7 +172,7 @@ impl RunLoop {
             let stops_ms = match *stop.borrow() {
                 Stop::No => ends_ms
                     .saturating_add(self.own_clock(planned, margin))
-                    .min(run_ends_ms.unwrap_or(u64::MAX)),
+                    .min(run_ends_ms.unwrap_or(u64::MAX).max(least_ms)),
                 _ => given_up_ms.unwrap_or(u64::MAX),
             };
             let left = Duration::from_millis(stops_ms.saturating_sub(self.now_ms()));
@@ -245,11 +254,13 @@ impl RunLoop {
         (is_again, sandbox_place): (bool, Option<OwnedSemaphorePermit>),
         (tell, stop): (mpsc::Sender<Report>, watch::Receiver<Stop>),
     ) -> Result<Attempt, Fault> {
-        let secrets = self
-            .parts
-            .secrets
-            .read(&planned.secrets)
-            .map_err(|error| fault_of(&error))?;
+        let has_begun = is_again && self.found.is_some();
+        let secrets = match self.parts.secrets.read(&planned.secrets) {
+            Ok(secrets) => secrets,
+            // What goes on was given them when it began.
+            Err(_) if has_begun => Secrets::default(),
+            Err(error) => return Err(fault_of(&error)),
+        };
         // They may have been changed since the run was begun, and it knows the old ones, too.
         self.mask.add(&secrets);
         let filled = fill(planned, &self.scope(secrets));

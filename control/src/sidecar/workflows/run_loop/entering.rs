@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{Cancelled, Patience, RunLoop, group_of, out_of_time, project_of};
 use crate::error::ApiError;
+use crate::sidecar::events::kinds;
 use crate::sidecar::mounts::Occupied;
 use crate::sidecar::workflows::definition::Workflow;
 use crate::sidecar::workflows::points::Point;
@@ -19,6 +21,8 @@ use crate::sidecar::workflows::types::Fault;
 
 /// Between two looks at a mount that does not run.
 const MOUNT_AGAIN: Duration = Duration::from_millis(500);
+/// How long it is waited for at least.
+const MOUNT_LEAST: Duration = Duration::from_secs(5);
 
 impl RunLoop {
     /// Waits until as few others of its kind go on as its definition says.
@@ -43,23 +47,34 @@ impl RunLoop {
         project_of(&self.rows.run, alone)
     }
 
-    /// Makes sure that the mount is there and stays, and that nobody reverts the project meanwhile.
+    /// Waits until nobody is in its way in the project. A run that is queued is not in it, all others that are not over are.
+    pub(super) async fn project_is_free(&mut self) -> Result<(), Cancelled> {
+        let (projects, project) = (self.parts.projects.clone(), self.project(false));
+        let inside = match projects.enter(&project) {
+            Ok(inside) => inside,
+            Err(other) => {
+                let id = &self.rows.run.id;
+                let message = format!("run {id} waits for run {other}, which is in the project");
+                let data = json!({"state": self.rows.run.state, "waits_for": other});
+                let event = self.event(kinds::RUN, message, data);
+                self.save(None, vec![event]).await;
+                let waiting = async move { projects.wait(&project).await };
+                self.unless_cancelled(waiting).await?
+            }
+        };
+        self.inside = Some(inside);
+        Ok(())
+    }
+
+    /// Makes sure that the mount is there and stays.
     pub(super) async fn enter(
         &mut self,
         workflow: &Workflow,
     ) -> Result<Result<(), Fault>, Cancelled> {
-        let (projects, project) = (self.parts.projects.clone(), self.project(false));
-        let time = self.time_left(workflow);
-        let inside = async move { timeout(time, projects.wait(&project)).await };
-        match self.unless_cancelled(inside).await? {
-            Ok(inside) => self.inside = Some(inside),
-            Err(_) => return Ok(Err(out_of_time("waited for a revert of the project"))),
-        }
         let who = format!("run {} of {}", self.rows.run.id, self.rows.run.workflow);
-        let entering = timeout(
-            self.time_left(workflow),
-            self.mount(who, Patience::UntilMounted),
-        );
+        // Also of a run whose time is over: what was under way has perhaps ended in time.
+        let time = self.time_left(workflow).max(MOUNT_LEAST);
+        let entering = timeout(time, self.mount(who, Patience::UntilMounted));
         Ok(match self.unless_cancelled(entering).await? {
             Ok(Ok(occupied)) => {
                 self.occupied = Some(occupied);

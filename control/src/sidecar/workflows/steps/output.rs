@@ -139,6 +139,7 @@ pub(super) fn whole_characters(bytes: &[u8]) -> usize {
 }
 
 /// All of what a command wrote, as far as it is kept.
+#[derive(Debug)]
 pub(super) struct Whole {
     /// Its outputs, masked: `stdout` and those it set.
     pub(super) outputs: BTreeMap<String, Json>,
@@ -167,6 +168,11 @@ pub(super) fn whole(
                 stdout.extend_from_slice(&chunk.bytes);
             }
         }
+    }
+    if first > 0 {
+        // Frames before it are gone, and with them perhaps the beginning of a secret.
+        stdout = mask.bytes_from(&stdout, mask.reach());
+        both = mask.bytes_from(&both, mask.reach());
     }
     let text = String::from_utf8_lossy(&stdout);
     let mut outputs = BTreeMap::from([("stdout".to_owned(), kept(mask, text.trim_end()))]);
@@ -282,5 +288,26 @@ mod tests {
         assert!(stdout.len() < 33_000);
         let log = whole.log.unwrap();
         assert!(log.starts_with("(5") && log.len() < 9_000, "{}", log.len());
+    }
+
+    /// Frames at the beginning go when there is too much, wherever a secret is in them.
+    #[test]
+    fn the_rest_of_a_secret_whose_beginning_is_gone_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        for cut in 1..6 {
+            let (gone, left) = b"canary and canary".split_at(cut);
+            let mut bytes = Vec::new();
+            for text in [gone, left] {
+                bytes.extend(write_head(OutputStream::Stdout, text.len()));
+                bytes.extend_from_slice(text);
+            }
+            std::fs::write(dir.path().join(OUTPUT_NAME), &bytes).unwrap();
+            let first = (5 + gone.len()) as u64;
+            let whole = whole(dir.path(), (first, bytes.len() as u64), &[], &mask());
+            let shown = format!("{whole:?}");
+            let left = ["nary", "ary", "ry ", "y a"];
+            assert!(!left.iter().any(|part| shown.contains(part)), "{shown}");
+            assert!(shown.contains("***"), "{shown}");
+        }
     }
 }

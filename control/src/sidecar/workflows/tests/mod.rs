@@ -4,6 +4,7 @@ mod agents;
 mod bounds;
 mod kills;
 mod previews;
+mod restarts;
 mod reverts;
 mod rig;
 mod rules;

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::super::points::{Point, Points};
 use super::super::types::{RunDetails, RunState, RunSummary, StepReport, TriggerRequest};
-use super::super::{Parts, SAID_MAX, Workflows};
+use super::super::{Asked, Parts, SAID_MAX, Workflows};
 use crate::error::ApiError;
 use crate::sidecar::events::EventLog;
 use crate::sidecar::host::WallClock;
@@ -244,6 +244,19 @@ impl Rig {
                 .collect::<BTreeMap<_, _>>(),
         };
         self.all().trigger(request, None).await
+    }
+
+    /// Begins a run as the install of an integration.
+    pub(super) async fn install(&self, definition: &str) -> String {
+        let asked = Asked {
+            name: "install:x".into(),
+            text: definition.into(),
+            inputs: BTreeMap::new(),
+            mount: "m".into(),
+            below: PathBuf::new(),
+            origin: None,
+        };
+        self.all().begin(asked).await.unwrap().run
     }
 
     pub(super) async fn show(&self, run: &str) -> RunDetails {

@@ -138,7 +138,10 @@ fn ordered(attempt: &Attempt, asked: &Asked) -> Result<SandboxOrder, ApiError> {
 async fn meet(attempt: Attempt, asked: Asked, sandbox: &Sandbox) -> Ending {
     let failed = |text: String| Ending::failed("agent_failed", text);
     let (lines, incoming) = mpsc::channel(LINES);
-    let opening = timeout(HELLO_DEADLINE, Pipe::open(sandbox, lines));
+    let opening = timeout(
+        HELLO_DEADLINE,
+        Pipe::open(sandbox, attempt.mask.clone(), lines),
+    );
     let (mut pipe, outgoing) = match attempt.unless_stopped(opening).await {
         Ok(Ok(Ok(opened))) => opened,
         Ok(Ok(Err(error))) => return Ending::of(Outcome::Failed(fault_of(&error))),
@@ -177,7 +180,7 @@ async fn meet(attempt: Attempt, asked: Asked, sandbox: &Sandbox) -> Ending {
     };
     told.flush(true).await;
     let Finished { ended, log } = pipe.finish().await;
-    let log = (!log.is_empty()).then(|| attempt.mask.text(&log));
+    let log = (!log.is_empty()).then_some(log);
     let is_timed_out = ended.as_ref().is_some_and(|ended| ended.timed_out);
     let outcome = match said {
         Some(Ok(reason)) => over(&attempt, &told, reason),

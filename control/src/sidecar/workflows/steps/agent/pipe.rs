@@ -11,6 +11,7 @@ use super::gate::Line;
 use super::message::Message;
 use crate::error::ApiError;
 use crate::sandbox::{Asked, Attachment, Ended, INPUT_NAME, OutputStream, Sandbox, Seen};
+use crate::sidecar::workflows::mask::Mask;
 
 /// Longest line of the protocol.
 const LINE_MAX: usize = 4 * 1024 * 1024;
@@ -24,7 +25,7 @@ pub(super) struct Pipe {
     attachment: Attachment,
     lines: Option<mpsc::Sender<io::Result<Line>>>,
     line: Vec<u8>,
-    log: Vec<u8>,
+    log: Tail,
     ended: Option<Ended>,
     /// What runs it.
     pub(super) runtime: String,
@@ -33,8 +34,42 @@ pub(super) struct Pipe {
 /// What is left of an agent.
 pub(super) struct Finished {
     pub(super) ended: Option<Ended>,
-    /// The end of what it wrote beside the protocol.
+    /// The end of what it wrote beside the protocol, without secrets.
     pub(super) log: String,
+}
+
+/// The end of a text with secrets in it: a little more than is shown, so that a secret that is cut is not shown in part.
+struct Tail {
+    mask: Mask,
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Tail {
+    fn new(mask: Mask) -> Self {
+        Self {
+            mask,
+            bytes: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        let most = LOG_MAX + self.mask.reach();
+        let over = self.bytes.len().saturating_sub(most);
+        self.is_cut |= over > 0;
+        self.bytes.drain(..over);
+    }
+
+    fn shown(&self) -> String {
+        let from = match self.is_cut {
+            // Up to there may be the rest of a secret whose beginning is gone.
+            true => self.mask.reach(),
+            false => 0,
+        };
+        String::from_utf8_lossy(&self.mask.bytes_from(&self.bytes, from)).into_owned()
+    }
 }
 
 impl Pipe {
@@ -44,6 +79,7 @@ impl Pipe {
     /// [`ApiError::SandboxFailed`] and [`ApiError::InvalidRequest`] when it did not start.
     pub(super) async fn open(
         sandbox: &Sandbox,
+        mask: Mask,
         lines: mpsc::Sender<io::Result<Line>>,
     ) -> Result<(Self, pipe::Sender), ApiError> {
         let lost = |error: io::Error| {
@@ -77,7 +113,7 @@ impl Pipe {
             attachment,
             lines: Some(lines),
             line: Vec::new(),
-            log: Vec::new(),
+            log: Tail::new(mask),
             ended: None,
             runtime,
         };
@@ -92,7 +128,7 @@ impl Pipe {
                 Ok(Seen::Output(chunk)) => {
                     match chunk.stream {
                         OutputStream::Stdout => self.add(&chunk.bytes).await,
-                        OutputStream::Stderr => self.note(&chunk.bytes),
+                        OutputStream::Stderr => self.log.add(&chunk.bytes),
                     }
                     if !self.attachment.has_more() {
                         // A shim that is gone is seen by the next look.
@@ -116,7 +152,7 @@ impl Pipe {
             if self.line.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
                 match Message::of(&line) {
-                    Message::Noise => self.note(&line),
+                    Message::Noise => self.log.add(&line),
                     Message::TooMuch => {
                         self.break_off("it wrote a message of too many values")
                             .await;
@@ -144,12 +180,6 @@ impl Pipe {
         }
     }
 
-    fn note(&mut self, bytes: &[u8]) {
-        self.log.extend_from_slice(bytes);
-        let over = self.log.len().saturating_sub(LOG_MAX);
-        self.log.drain(..over);
-    }
-
     /// Ends the agent, if it has not ended.
     pub(super) async fn finish(mut self) -> Finished {
         // Nobody listens to what it says now.
@@ -159,7 +189,42 @@ impl Pipe {
         }
         Finished {
             ended: self.ended,
-            log: String::from_utf8_lossy(&self.log).into_owned(),
+            log: self.log.shown(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sandbox::Secrets;
+
+    /// Wherever the log is cut, and in whatever pieces it comes, no end of a secret is left over.
+    #[test]
+    fn a_log_that_is_cut_within_a_secret_does_not_show_the_rest_of_it() {
+        let secret = "abcdefghijklmnop";
+        let secrets = Secrets(BTreeMap::from([("S".to_owned(), secret.to_owned())]));
+        for after in 0..secret.len() + 2 {
+            for piece in [1, 7, 4096, LOG_MAX * 3] {
+                let mut tail = Tail::new(Mask::of(&secrets));
+                let text = ["x", secret, &".".repeat(LOG_MAX - after)].concat();
+                for piece in text.as_bytes().chunks(piece) {
+                    tail.add(piece);
+                }
+                let shown = tail.shown();
+                assert!(shown.ends_with(".."), "{after}");
+                let rest = shown.trim_end_matches('.');
+                assert!(matches!(rest, "" | "***" | "x***"), "{after}: {rest}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_not_cut_is_shown_from_its_beginning() {
+        let mut tail = Tail::new(Mask::default());
+        tail.add(b"all of it");
+        assert_eq!(tail.shown(), "all of it");
     }
 }

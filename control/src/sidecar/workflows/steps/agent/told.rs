@@ -33,6 +33,8 @@ pub(super) struct Told {
 struct State {
     /// What it said to whoever asked.
     message: String,
+    /// It said more.
+    is_message_cut: bool,
     /// What was not told yet, and what it is.
     pending: Vec<u8>,
     kind: &'static str,
@@ -51,9 +53,16 @@ impl Told {
         }
     }
 
-    /// All that it said.
+    /// All that it said, up to what is kept.
     pub(super) fn message(&self) -> String {
-        self.state.lock().message.clone()
+        let state = self.state.lock();
+        let mut message = state.message.clone();
+        if state.is_message_cut {
+            // What may be the beginning of a secret could not be told from one.
+            let safe = self.attempt.mask.safe(message.as_bytes());
+            message.truncate(message.floor_char_boundary(safe));
+        }
+        message
     }
 
     pub(super) async fn update(&self, update: SessionUpdate) {
@@ -130,7 +139,12 @@ impl Told {
             state.kind = kind;
             if kind == "message" {
                 let room = MESSAGE_MAX.saturating_sub(state.message.len());
-                let end = text.floor_char_boundary(room);
+                // Once something is left out, what follows it is as well.
+                let end = match state.is_message_cut {
+                    true => 0,
+                    false => text.floor_char_boundary(room),
+                };
+                state.is_message_cut |= end < text.len();
                 state.message.push_str(text.get(..end).unwrap_or_default());
             }
         }
