@@ -292,6 +292,8 @@ fn what_cannot_be_done_changes_nothing() {
         format!("{text}/{long}"),
         format!("{text}/.snapshots/s/d2"),
         format!("{text}/.snapshots/t"),
+        // It would hide them.
+        format!("{text}/.snapshots"),
     ] {
         let (code, said) = attempt(&volume, &["clone", &format!("{text}/d"), &to]);
         assert!(

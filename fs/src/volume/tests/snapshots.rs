@@ -426,6 +426,24 @@ fn the_directory_of_snapshots_is_listed_only_where_that_is_wanted() {
     volume.close().unwrap();
 }
 
+/// All of them choose a name of the same second.
+#[test]
+fn snapshots_without_a_name_that_are_asked_for_at_once_get_names_of_their_own() {
+    let machine = Machine::new();
+    let volume = machine.open("here");
+    let engine = volume.engine();
+    let made: Vec<String> = std::thread::scope(|scope| {
+        let making: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| engine.create_snapshot(SnapshotNames::default())))
+            .collect();
+        let made = making.into_iter().map(|one| one.join().unwrap());
+        made.map(|one| one.unwrap().name).collect()
+    });
+    let names: std::collections::BTreeSet<&String> = made.iter().collect();
+    assert_eq!(names.len(), 8, "{made:?}");
+    assert_eq!(engine.snapshots().len(), 8);
+}
+
 #[test]
 fn clones_are_copies_and_mistakes_are_said() {
     let machine = Machine::new();
