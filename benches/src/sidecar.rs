@@ -189,8 +189,13 @@ impl Sidecar {
             self.stop_app(&app)?;
             self.until(&app, "stopped")?;
         }
+        // What has just ended gives back what it used behind its end.
         let body = json!({"name": "bench"});
-        self.connection.post::<Value>("/mounts/unmount", &body)?;
+        let deadline = Instant::now() + self.limit;
+        while let Err(error) = self.connection.post::<Value>("/mounts/unmount", &body) {
+            ensure(Instant::now() < deadline, || error.to_string())?;
+            std::thread::sleep(LOOK);
+        }
         self.process.terminate();
         let ended = self.process.wait(self.limit);
         ensure(ended, || "the sidecar does not end".into())

@@ -209,8 +209,8 @@ impl Workflows {
                 runs.push((id, rows));
             }
         }
-        // Those that were in their projects before those that perhaps were.
-        runs.sort_by_key(|(_, rows)| rows.run.releasing && !is_reverting(rows));
+        // Those that work in their projects before those that only give something back there.
+        runs.sort_by_key(|(_, rows)| rows.run.state.is_over());
         let mut live = Vec::new();
         for (id, rows) in runs {
             let found = under_way(&rows, &mut found);
@@ -591,7 +591,8 @@ fn had(parts: &Parts, rows: &RunRows) -> Left {
     }
     let goes_on = !run.state.is_over() && run.state != RunState::Queued;
     // One that was cancelled may have a command that still runs, or something to undo.
-    if is_reverting || run.releasing || goes_on {
+    let was_in = run.releasing && run.started_ms.is_some();
+    if is_reverting || was_in || goes_on {
         left.inside = parts.projects.enter(&project_of(run, is_reverting)).ok();
     }
     left

@@ -255,6 +255,8 @@ impl RunLoop {
         if let Err(Cancelled) = self.drive().await {
             self.release().await;
         }
+        // Nothing of it is used any more, and others may wait for that; many old snapshots take a while.
+        (self.occupied, self.inside, self.turn) = (None, None, None);
         let run = &self.rows.run;
         let own = remove_old(&self.parts, &run.mount, &run.path, &run.id).await;
         if own == Own::Removed {

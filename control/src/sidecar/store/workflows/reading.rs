@@ -143,21 +143,23 @@ impl Store {
             let state = filter.state.map(RunState::name);
             let mut statement = open.db.prepare_cached(&format!(
                 "SELECT {RUN} FROM run WHERE seq < ?1 AND (?2 IS NULL OR mount = ?2) AND (?3 IS NULL OR workflow = ?3)
-                 AND (?4 IS NULL OR state = ?4) ORDER BY seq DESC LIMIT ?5"
+                 AND (?4 IS NULL OR state = ?4) ORDER BY seq DESC"
             ))?;
             let before = filter.before.unwrap_or(i64::MAX);
             let rows = statement.query_map(
-                params![before, filter.mount, filter.workflow, state, filter.most],
+                params![before, filter.mount, filter.workflow, state],
                 run_of,
             )?;
-            let rows = rows.collect::<Vec<rusqlite::Result<RunRow>>>();
             let mut statement = open.db.prepare_cached(&format!(
                 "SELECT {STEP} FROM step WHERE run = ?1 AND state IN ('running', 'waiting') ORDER BY number LIMIT 1"
             ))?;
             let mut found = Vec::new();
             for run in rows {
+                if found.len() >= filter.most as usize {
+                    break;
+                }
                 let run = match run {
-                    // The next start ends it; the others are shown.
+                    // The others are shown. If it is not over, the next start ends it.
                     Err(error) if is_unreadable(&error) => continue,
                     run => run?,
                 };

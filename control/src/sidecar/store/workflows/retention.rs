@@ -33,7 +33,8 @@ impl Store {
         self.look(move |open| {
             let mut statement = open.db.prepare_cached(
                 "SELECT id FROM run WHERE mount = ?1 AND path = ?2 AND live = 0 AND snapshot IS NOT NULL
-                 ORDER BY max(created_ms, coalesce((SELECT max(json_extract(report, '$.at')) FROM revert WHERE run = run.id), 0))
+                 ORDER BY max(created_ms, coalesce((SELECT max(CASE WHEN json_valid(report) THEN json_extract(report, '$.at') END)
+                     FROM revert WHERE run = run.id), 0))
                  DESC, seq DESC LIMIT ?4 OFFSET ?3",
             )?;
             let ids = statement.query_map(params![mount, path, kept, most], |row| row.get(0))?;
@@ -139,8 +140,8 @@ impl Store {
 }
 
 /// Nobody reverted the run after the time in parameter 1.
-const NOT_REVERTED: &str =
-    "NOT EXISTS (SELECT 1 FROM revert WHERE run = run.id AND json_extract(report, '$.at') > ?1)";
+const NOT_REVERTED: &str = "NOT EXISTS (SELECT 1 FROM revert WHERE run = run.id
+     AND CASE WHEN json_valid(report) THEN json_extract(report, '$.at') END > ?1)";
 /// The run is too many and has snapshots; parameter 1 as above.
 fn surplus() -> String {
     format!(

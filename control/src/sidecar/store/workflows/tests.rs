@@ -227,3 +227,43 @@ async fn what_is_over_is_not_looked_through() {
         assert!(plan.contains(index), "{sql}: {plan}");
     }
 }
+
+/// One row that cannot be read stops neither the removal of others, nor a new run, nor a list.
+#[tokio::test]
+async fn a_damaged_row_of_a_run_that_is_over_stands_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for n in 1..5 {
+        add(&store, run(n)).await;
+    }
+    store
+        .run(|open| {
+            open.db.execute_batch(
+                "INSERT INTO revert (run, number, report) SELECT id, 1, '{broken' FROM run WHERE seq = 2;
+                 UPDATE run SET inputs = '{broken' WHERE seq = 3;",
+            )
+        })
+        .await
+        .unwrap();
+    add(&store, run(RUNS_AGE_MS)).await;
+    let list = store.runs(RunFilter {
+        most: 2,
+        before: Some(5),
+        ..RunFilter::default()
+    });
+    let listed: Vec<i64> = list.await.unwrap().iter().map(|(run, _)| run.seq).collect();
+    assert_eq!(listed, [4, 2], "the third cannot be shown");
+    assert!(
+        store
+            .old_snapshots("m", "", 0, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    while store.remove_surplus(RUNS_AGE_MS + 10).await.unwrap() > 0 {}
+    let left = store.runs(RunFilter {
+        most: 10,
+        ..RunFilter::default()
+    });
+    assert_eq!(left.await.unwrap().len(), 1);
+}

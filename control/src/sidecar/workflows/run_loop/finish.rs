@@ -39,7 +39,7 @@ impl RunLoop {
         if workflow.definition.on_failure == OnFailure::Revert
             && let Ok(report) = self.new_revert(None, false)
         {
-            self.fail_and_undo(state, fault, report).await;
+            self.fail_and_undo(state, fault, report, Vec::new()).await;
             return;
         }
         self.finish_with(state, Some(fault)).await;
@@ -59,20 +59,26 @@ impl RunLoop {
         let report = is_undone.then(|| self.new_revert(None, false));
         if let Some(Ok(report)) = report {
             let changed = self.cut_off(Some(&fault));
-            self.write(false, changed, Vec::new()).await;
-            self.fail_and_undo(RunState::Failed, fault, report).await;
+            self.fail_and_undo(RunState::Failed, fault, report, changed)
+                .await;
             return;
         }
         self.finish_with(RunState::Failed, Some(fault)).await;
     }
 
-    async fn fail_and_undo(&mut self, state: RunState, fault: Fault, report: RevertReport) {
+    async fn fail_and_undo(
+        &mut self,
+        state: RunState,
+        fault: Fault,
+        report: RevertReport,
+        changed: Vec<StepRow>,
+    ) {
         self.reached(Point::FinishBefore).await;
         self.rows.run.state = state;
         self.rows.run.error = Some(fault);
         self.rows.run.ended_ms = Some(self.now_ms());
-        // Both at once: the next sidecar must not find a run that is over and has nothing left to be done.
-        self.begin_revert(RevertRow::unasked(report)).await;
+        // All at once: the next sidecar must not find a run that is over, or all of its steps, and nothing left to be done.
+        self.begin_revert(RevertRow::unasked(report), changed).await;
         self.parts.metrics.ended(state);
         self.release().await;
     }

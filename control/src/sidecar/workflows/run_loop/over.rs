@@ -39,7 +39,8 @@ impl RunLoop {
             && is_install(&self.rows.run.workflow)
             && last.is_none_or(|last| last.report.done || last.report.error.is_some());
         if is_undone && let Ok(report) = self.new_revert(None, false) {
-            self.begin_revert(RevertRow::unasked(report)).await;
+            self.begin_revert(RevertRow::unasked(report), Vec::new())
+                .await;
         }
         let open = self.rows.reverts.last().cloned();
         if let Some(open) = open.filter(|open| !open.report.done && open.report.error.is_none()) {

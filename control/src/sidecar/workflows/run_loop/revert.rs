@@ -12,7 +12,7 @@ use super::{CANCELLED, Patience, RunLoop};
 use crate::error::ApiError;
 use crate::sidecar::at_rest::at_rest;
 use crate::sidecar::events::kinds;
-use crate::sidecar::store::{NewEvent, RevertRow, RunChange};
+use crate::sidecar::store::{NewEvent, RevertRow, RunChange, StepRow};
 use crate::sidecar::workflows::points::Point;
 use crate::sidecar::workflows::snapshots::{OWNER, may_pass, take};
 use crate::sidecar::workflows::steps::{fault, fault_of};
@@ -44,7 +44,7 @@ impl RunLoop {
         let alone = self.parts.projects.enter(&self.project(true));
         let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
         self.inside = Some(alone);
-        self.begin_revert(row.clone()).await;
+        self.begin_revert(row.clone(), Vec::new()).await;
         self.go_on_reverting(row, Patience::None).await
     }
 
@@ -73,10 +73,13 @@ impl RunLoop {
         })
     }
 
-    pub(super) async fn begin_revert(&mut self, row: RevertRow) {
+    /// Writes down that it is begun, with the steps that changed.
+    pub(super) async fn begin_revert(&mut self, row: RevertRow, steps: Vec<StepRow>) {
         self.rows.run.releasing = true;
         self.rows.reverts.push(row.clone());
-        self.put_revert(&row, false, false).await;
+        let message = format!("run {} is being reverted", row.report.run);
+        let event = self.event(kinds::RUN_REVERTED, message, json!(row.report));
+        self.note_revert(&row, steps, vec![event]).await;
         self.reached(Point::RevertBegun).await;
     }
 
@@ -144,7 +147,10 @@ impl RunLoop {
         let mut is_known = true;
         match self.restore_at_last(&mut row, patience).await {
             Ok(()) => row.report.done = true,
-            Err(error) if patience == Patience::None && is_unknown(&row, &error) => {
+            Err(Unreverted {
+                error,
+                is_known: false,
+            }) if patience == Patience::None => {
                 tracing::warn!(%error, run = row.report.run, "what became of a revert is not known yet");
                 // It is not over: it is gone on with once this is answered.
                 return Err(ApiError::DeadlineExceeded(format!(
@@ -152,11 +158,11 @@ impl RunLoop {
                     row.report.run
                 )));
             }
-            Err(error) => {
-                is_known = !is_unknown(&row, &error);
+            Err(unreverted) => {
+                is_known = unreverted.is_known;
                 row.report.error = Some(match is_known {
-                    true => fault_of(&error),
-                    false => unknown(&row.report, &error),
+                    true => fault_of(&unreverted.error),
+                    false => unknown(&row.report, &unreverted.error),
                 });
             }
         }
@@ -167,7 +173,7 @@ impl RunLoop {
         } else if report.done {
             self.rows.run.state = self.state_of_steps();
         }
-        self.put_revert(&row, true, tells_released).await;
+        self.end_revert(&row, tells_released).await;
         self.reached(Point::RevertAfter).await;
         let report = row.report;
         match report.error.clone() {
@@ -187,25 +193,32 @@ impl RunLoop {
         &mut self,
         row: &mut RevertRow,
         patience: Patience,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Unreverted> {
         // Others that went on in it would lose their work, and nobody begins to between two tries. This run itself is not in
         // the way.
         let alone = self.parts.projects.enter(&self.project(true));
-        let alone = alone.map_err(|other| ApiError::Conflict(in_the_way(&other)))?;
+        let alone = alone.map_err(|other| Unreverted {
+            error: ApiError::Conflict(in_the_way(&other)),
+            is_known: !row.sent,
+        })?;
         self.inside = Some(alone);
         let until_ms = self.now_ms() + IN_THE_WAY_MAX.as_millis() as u64;
         loop {
+            let was_sent = row.sent;
             let error = match self.restore(row, patience).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let passes = may_pass(&error) || matches!(error, ApiError::InUse(_));
+            // What was asked for before has perhaps been done, whatever is in the way of asking again.
+            let is_known = !was_sent && (!row.sent || is_refusal(&error));
+            let unreverted = |error| Unreverted { error, is_known };
+            let passes = may_pass(&error) || matches!(error, ApiError::InUse(_)) || !is_known;
             if patience == Patience::None || !passes || self.now_ms() >= until_ms {
-                return Err(error);
+                return Err(unreverted(error));
             }
             tracing::warn!(%error, run = row.report.run, "a project is not put back yet");
             if self.unless_cancelled(sleep(LOOK_AGAIN)).await.is_err() {
-                return Err(error);
+                return Err(unreverted(error));
             }
         }
     }
@@ -228,7 +241,7 @@ impl RunLoop {
         let is_first = !row.sent;
         if is_first {
             row.sent = true;
-            self.note_revert(row, Vec::new()).await;
+            self.note_revert(row, Vec::new(), Vec::new()).await;
         }
         let restored = self.restore_first(&mut row.report).await?;
         self.reached(Point::RevertRestored).await;
@@ -257,10 +270,11 @@ impl RunLoop {
         if let Some(late) = late.filter(|_| report.undo) {
             match volume.restore(&request(&late)).await {
                 Err(ApiError::InvalidRequest(_)) => {}
-                done => {
+                Ok(done) => {
                     report.restored = late;
-                    return done;
+                    return Ok(done);
                 }
+                failed => return failed,
             }
         }
         volume.restore(&request(&report.restored)).await
@@ -281,35 +295,34 @@ impl RunLoop {
         }
     }
 
-    async fn put_revert(&mut self, row: &RevertRow, is_end: bool, tells_released: bool) {
+    async fn end_revert(&mut self, row: &RevertRow, tells_released: bool) {
         let report = &row.report;
-        let message = match (&report.error, is_end) {
-            (Some(error), _) => format!("run {} is not reverted: {}", report.run, error.message),
-            (None, true) => format!(
+        let message = match &report.error {
+            Some(error) => format!("run {} is not reverted: {}", report.run, error.message),
+            None => format!(
                 "the project is what {} has; what was there is in {}",
                 report.restored, report.kept
             ),
-            (None, false) => format!("run {} is being reverted", report.run),
         };
-        let mut events = vec![self.event(kinds::RUN_REVERTED, message, json!(report))];
-        if is_end {
-            events.push(self.run_event());
-        }
+        let mut events = vec![
+            self.event(kinds::RUN_REVERTED, message, json!(report)),
+            self.run_event(),
+        ];
         if tells_released {
             events.push(self.released());
         }
-        self.note_revert(row, events).await;
+        self.note_revert(row, Vec::new(), events).await;
     }
 
     /// Writes how far a revert is. Does not return before it is written.
-    async fn note_revert(&mut self, row: &RevertRow, events: Vec<NewEvent>) {
+    async fn note_revert(&mut self, row: &RevertRow, steps: Vec<StepRow>, events: Vec<NewEvent>) {
         if let Some(last) = self.rows.reverts.last_mut() {
             last.clone_from(row);
         }
         loop {
             let change = RunChange {
                 run: Some(self.rows.run.clone()),
-                steps: Vec::new(),
+                steps: steps.clone(),
                 revert: Some(row.clone()),
                 events: events.clone(),
             };
@@ -321,9 +334,19 @@ impl RunLoop {
     }
 }
 
-/// Whether the volume may have restored and did not say so.
-fn is_unknown(row: &RevertRow, error: &ApiError) -> bool {
-    row.sent && may_pass(error)
+/// Why a revert did not come to its end.
+struct Unreverted {
+    error: ApiError,
+    /// The project is certainly what it was.
+    is_known: bool,
+}
+
+/// Whether the volume says by it that it did nothing.
+fn is_refusal(error: &ApiError) -> bool {
+    matches!(
+        error,
+        ApiError::InvalidRequest(_) | ApiError::ReadOnly(_) | ApiError::NotFound(_)
+    )
 }
 
 fn unknown(report: &RevertReport, error: &ApiError) -> Fault {

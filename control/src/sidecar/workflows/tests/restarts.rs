@@ -117,3 +117,32 @@ async fn a_run_whose_rows_cannot_be_read_is_ended_and_holds_up_no_other() {
     });
     assert_eq!(counted["a"], 2);
 }
+
+/// All of it is written at once: the next sidecar must not take steps that were cut off for a run that is done.
+#[tokio::test]
+async fn a_run_that_is_given_up_is_undone_after_a_kill_at_any_moment_of_that() {
+    for point in [Point::FinishBefore, Point::RevertBegun] {
+        let mut rig = Rig::new().await;
+        let tree = rig.host.tree("file:///srv/m");
+        tree.lock().present = "before".into();
+        let run = rig
+            .install("on_failure: revert\nsteps:\n  - {name: a, run: write new}\n  - {name: b, wait: {for: 1h}}\n  - {name: c, run: write more}\n")
+            .await;
+        rig.until(&run, "it waits", |shown| {
+            shown.run.state == RunState::Waiting
+        })
+        .await;
+        rig.kill().await;
+        rig.store
+            .change_definitions("steps: [{name: a, flies: true}]".into())
+            .await;
+        rig.start_previews().await;
+        rig.end_at(point, 1);
+        rig.start_workflows().await;
+        let mut hit = rig.ender.hit.subscribe();
+        hit.wait_for(|hit| *hit).await.unwrap();
+        rig.fresh().await;
+        is(&rig.over(&run).await, RunState::Reverted);
+        assert_eq!(tree.lock().present, "before");
+    }
+}
