@@ -36,6 +36,8 @@ pub(in crate::sidecar) struct FakeTree {
     pub(in crate::sidecar) dropped: Vec<(String, u64)>,
     /// The next request about snapshots or branches fails so.
     pub(in crate::sidecar) failure: Option<ApiError>,
+    /// How many snapshots there may be.
+    pub(in crate::sidecar) snapshots_max: Option<usize>,
     /// How many snapshots there ever were.
     made: u64,
 }
@@ -152,6 +154,14 @@ impl VolumeApi for FakeVolume {
         }
         if name.is_empty() || name.contains('/') {
             return Err(ApiError::InvalidRequest("that is no name".into()));
+        }
+        if tree
+            .snapshots_max
+            .is_some_and(|most| tree.snapshots.len() >= most)
+        {
+            return Err(ApiError::LimitReached(
+                "there are too many snapshots".into(),
+            ));
         }
         Ok(tree.add(name, request.note, request.owner))
     }

@@ -33,6 +33,7 @@ use self::points::{Point, Points};
 use self::projects::Projects;
 use self::registry::{Message, Registry, Reply};
 use self::run_loop::{Left, group_of, no_such_run, project_of};
+use self::snapshots::Room;
 use self::steps::{SANDBOX_PREFIX, sandbox_id};
 use self::web::Web;
 use super::events::{EventLog, kinds};
@@ -93,6 +94,7 @@ pub(super) struct Parts {
     places: Arc<Semaphore>,
     /// For the removal of snapshots.
     removing: Semaphore,
+    room: Room,
     web: Web,
     projects: Projects,
     registry: Registry,
@@ -120,6 +122,7 @@ impl Parts {
             clock,
             places: Arc::new(Semaphore::new(settings.execs_max)),
             removing: Semaphore::new(1),
+            room: Room::default(),
             settings,
             secrets,
             points,

@@ -17,7 +17,7 @@ pub(super) use scope::value;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 
 use self::pinned::{mask, understood};
@@ -67,6 +67,8 @@ pub(super) struct RunLoop {
     turn: Option<Turn>,
     /// In the project, beside other runs; alone while it is to be reverted.
     inside: Option<Inside>,
+    /// For its snapshots. Kept until those of older ones were removed.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What an earlier sidecar left of a run.
@@ -111,12 +113,14 @@ pub(super) async fn work(
         occupied: None,
         turn: left.turn,
         inside: left.inside,
+        room: None,
     };
     loop {
         if run_loop.is_live() {
             run_loop.live().await;
         }
         (run_loop.occupied, run_loop.inside, run_loop.turn) = (None, None, None);
+        run_loop.room = None;
         let registry = run_loop.parts.registry.clone();
         match registry.next_or_leave(&run, &mut run_loop.inbox) {
             Some(message) => run_loop.operate(message).await,
@@ -282,6 +286,7 @@ impl RunLoop {
         }
         self.turn(&workflow).await?;
         self.project_is_free().await?;
+        self.has_room(&workflow).await?;
         if self.rows.run.state == RunState::Queued {
             self.reached(Point::BeginBefore).await;
             let now = self.now_ms();

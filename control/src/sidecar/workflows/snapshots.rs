@@ -1,8 +1,12 @@
 //! Snapshots for runs: made under a name that is known before, so that one that was made and not written down is found
 //! again. Older ones of the same project go by themselves.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::Parts;
@@ -17,6 +21,11 @@ pub(super) const STEP_OWNER: &str = "workflow step";
 pub(super) const RUNS_KEPT: i64 = 20;
 /// Of how many runs they are removed for one list of all: a list of many is long.
 const REMOVED: u32 = 64;
+/// Of how many runs they are removed when a volume can have no more.
+const MADE_ROOM: u32 = 16;
+/// How many snapshots the runs of a mount may come to that go on at the same time. A volume has 10,000 at most, and there are
+/// those of people and of runs that are over.
+const ROOM: usize = 8000;
 /// How long a volume that does not answer is waited for: its process is started again when it dies.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two questions.
@@ -59,10 +68,57 @@ pub(super) async fn take(
             }
         };
         match asked.await {
+            Err(ApiError::LimitReached(_)) if Instant::now() < deadline => {
+                if make_room(parts, mount).await == 0 {
+                    sleep(AGAIN).await;
+                }
+            }
             Err(error) if may_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
             done => return done,
         }
     }
+}
+
+/// Room for the snapshots of runs that go on at the same time, by mount; clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Room(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+
+impl Room {
+    /// Waits until there is room for a run of so many steps on `mount`; those who asked before have theirs first. It is given
+    /// back when this is dropped.
+    pub(super) async fn take(&self, mount: &str, steps: usize) -> Option<OwnedSemaphorePermit> {
+        let all = {
+            let mut mounts = self.0.lock();
+            let all = mounts.entry(mount.to_owned());
+            Arc::clone(all.or_insert_with(|| Arc::new(Semaphore::new(ROOM))))
+        };
+        // Before the first step, and after each.
+        let own = u32::try_from((steps + 1).min(ROOM)).unwrap_or(1);
+        // Nobody closes it.
+        all.acquire_many_owned(own).await.ok()
+    }
+}
+
+/// A volume can have no more: those of the oldest runs on it go before their time. Of how many runs.
+async fn make_room(parts: &Parts, mount: &str) -> usize {
+    let Ok(_turn) = parts.removing.acquire().await else {
+        return 0;
+    };
+    let now_ms = parts.clock.now_ms();
+    let oldest = parts
+        .store
+        .oldest_with_snapshots(mount, now_ms, MADE_ROOM)
+        .await;
+    let oldest = oldest.unwrap_or_default();
+    let removed = remove_of(parts, mount, (&oldest, now_ms), None).await.len();
+    if removed > 0 {
+        tracing::warn!(
+            mount,
+            removed,
+            "the volume can have no more snapshots: those of the oldest runs are removed"
+        );
+    }
+    removed
 }
 
 /// Whether the same question may go better later.

@@ -85,6 +85,30 @@ impl Store {
         .await
     }
 
+    /// Runs on a mount that are over, were not just reverted, and still have snapshots, the oldest first; at most `most`.
+    ///
+    /// # Errors
+    /// [`ApiError::DatabaseUnavailable`].
+    pub(in crate::sidecar) async fn oldest_with_snapshots(
+        &self,
+        mount: &str,
+        now_ms: u64,
+        most: u32,
+    ) -> Result<Vec<String>, ApiError> {
+        let mount = mount.to_owned();
+        self.look(move |open| {
+            let mut statement = open.db.prepare_cached(&format!(
+                "SELECT id FROM run WHERE live = 0 AND snapshot IS NOT NULL AND {NOT_REVERTED} AND mount = ?2
+                 ORDER BY seq LIMIT ?3"
+            ))?;
+            let runs = statement.query_map(params![reverted_ms(now_ms), mount, most], |row| {
+                row.get(0)
+            })?;
+            runs.collect()
+        })
+        .await
+    }
+
     /// Whether a run is over, nothing is done with it, and nobody reverted it since.
     ///
     /// # Errors

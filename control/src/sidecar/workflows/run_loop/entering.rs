@@ -66,6 +66,15 @@ impl RunLoop {
         Ok(())
     }
 
+    /// Waits until the volume has room for the snapshots of this run beside those of others that go on.
+    pub(super) async fn has_room(&mut self, workflow: &Workflow) -> Result<(), Cancelled> {
+        let (room, mount) = (self.parts.room.clone(), self.rows.run.mount.clone());
+        let steps = workflow.steps.len();
+        let waiting = async move { room.take(&mount, steps).await };
+        self.room = self.unless_cancelled(waiting).await?;
+        Ok(())
+    }
+
     /// Makes sure that the mount is there and stays.
     pub(super) async fn enter(
         &mut self,

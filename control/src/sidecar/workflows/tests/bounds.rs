@@ -1,7 +1,7 @@
 //! What a run says and hands on has an end.
 
 use super::super::steps::{bounded, fault, fitting};
-use super::super::types::RunState;
+use super::super::types::{RunState, TriggerRequest};
 use super::rig::{Rig, is, step};
 use crate::sidecar::types::Event;
 use std::collections::BTreeMap;
@@ -61,4 +61,55 @@ fn why_something_failed_is_said_briefly() {
     assert!(long.message.len() < 5_000 && long.message.ends_with("it was longer)"));
     let short = fault("agent_failed", "short");
     assert_eq!(bounded(short.clone()), short);
+}
+
+/// Projects on it, and what people keep, may come to more than the few of each project.
+#[tokio::test]
+async fn a_volume_that_can_have_no_more_snapshots_gives_up_those_of_the_oldest_runs() {
+    let rig = Rig::new().await;
+    let tree = rig.host.tree("file:///srv/m");
+    tree.lock().snapshots_max = Some(100);
+    let text = "steps:\n  - {name: a, run: 'true'}\n  - {name: b, run: 'true'}\n  - {name: c, run: 'true'}\n";
+    let mut runs = Vec::new();
+    for n in 0..40 {
+        let project = format!("p{}", n % 20);
+        std::fs::create_dir_all(rig.project().join(&project)).unwrap();
+        let request = TriggerRequest {
+            mount: "m".into(),
+            path: Some(project),
+            workflow: text.into(),
+            inputs: BTreeMap::new(),
+        };
+        let run = rig.all().trigger(request, None).await.unwrap().run;
+        let done = rig.over(&run).await;
+        is(&done, RunState::Succeeded);
+        assert!(
+            done.steps.iter().all(|step| step.snapshot.is_some()),
+            "{done:#?}"
+        );
+        runs.push(run);
+    }
+    let has = |run: &str| {
+        let all = &tree.lock().snapshots;
+        all.iter().any(|one| one.name.contains(run))
+    };
+    assert!(!has(&runs[0]) && has(&runs[39]));
+}
+
+#[tokio::test]
+async fn runs_begin_when_there_is_room_for_all_their_snapshots() {
+    use std::time::Duration;
+    let room = super::super::snapshots::Room::default();
+    let now = |steps| tokio::time::timeout(Duration::ZERO, room.take("m", steps));
+    let most = now(7_000).await.ok().flatten().unwrap();
+    let small = now(99).await.ok().flatten().unwrap();
+    assert!(now(1_000).await.is_err());
+    assert!(now(100).await.ok().flatten().is_some());
+    let other = room.take("other", 7_999).await;
+    assert!(other.is_some(), "each volume has its own");
+    drop(most);
+    assert!(now(1_000).await.ok().flatten().is_some());
+    drop(small);
+    // One that has more steps than there may be snapshots has all of it.
+    assert!(now(100_000).await.ok().flatten().is_some());
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::points::Point;
 use super::super::types::{RunState, StepRequest};
-use super::rig::{Rig, is, step};
+use super::rig::{Rig, is};
+use crate::sidecar::testing::until;
 
 /// A run that waited for the project had asked for it before, and does not get it before the one that is in it.
 #[tokio::test]
@@ -46,18 +47,14 @@ async fn who_was_in_a_project_is_in_it_after_a_restart_and_who_waited_waits() {
 async fn a_command_that_goes_on_needs_no_secret_any_more() {
     let mut rig = Rig::new().await;
     rig.secrets().put("KEY", "canary-of-it").unwrap();
-    let text =
-        "steps:\n  - {name: a, run: sleep 300; effect a, secrets: [KEY], idempotent: false}\n";
+    let text = "steps:\n  - {name: a, run: effect began; sleep 300; effect a, secrets: [KEY], idempotent: false}\n";
     let run = rig.trigger(text).await.unwrap().run;
-    rig.until(&run, "it runs", |shown| {
-        step(shown, "a").doing.as_deref() != Some("begins") && shown.run.state == RunState::Running
-    })
-    .await;
+    until("it runs", || rig.sandboxes.effects() == ["began"]).await;
     rig.kill().await;
     rig.secrets().remove("KEY").unwrap();
     rig.start().await;
     is(&rig.over(&run).await, RunState::Succeeded);
-    assert_eq!(rig.sandboxes.effects(), ["a"]);
+    assert_eq!(rig.sandboxes.effects(), ["began", "a"]);
 }
 
 /// The time of a run ends it, and not what it had done in time.
