@@ -300,7 +300,7 @@ fn the_process_is_killed_at_points_and_nothing_is_done_twice() {
 /// And at moments that nobody chose; `WELDRFS_SIDECAR_KILLS` says at how many.
 #[test]
 fn runs_go_on_over_kills_of_the_process_at_random_moments() {
-    let kills = crate::seed::number("WELDRFS_SIDECAR_KILLS", 12);
+    let kills = crate::seed::number("WELDRFS_SIDECAR_KILLS", 100);
     let seed = crate::seed::base();
     println!("WELDRFS_TEST_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
